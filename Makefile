@@ -1,0 +1,57 @@
+# Each target installs the Debian packages it needs, by name, if they are missing.
+
+TARGET  := $(shell rustc -vV | sed -n 's/^host: //p')
+SKEP    := target/$(TARGET)/debug/skep
+RELEASE := target/$(TARGET)/release/skep
+N       ?= 10000
+
+.PHONY: all build release test unit conformance verify fix demo seeds docs bench-packages clean
+
+all: build
+
+build: packages-build
+	cargo build --locked --package skep
+
+release: packages-build
+	cargo build --locked --release --package skep
+
+# What aws-lc and zstd need: a C compiler.
+.PHONY: packages-build packages-test packages-demo
+packages-build:
+	@scripts/packages gcc libc6-dev make
+packages-test:
+	@scripts/packages busybox-static nftables iproute2 docker-registry skopeo python3 python3-docker python3-pytest
+packages-demo:
+	@scripts/packages curl iproute2 nftables
+
+test: verify conformance
+
+unit: packages-build packages-test
+	cargo test --locked --workspace
+
+# The stock docker CLI and the Docker SDK for Python against the binary just built.
+conformance: build packages-test
+	SKEP=$(abspath $(SKEP)) scripts/in-netns /usr/bin/python3 -m pytest -q testkit/conformance
+
+# Changes nothing.
+verify: packages-build packages-test
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- --deny warnings
+	cargo test --locked --workspace
+	@if command -v cargo-deny >/dev/null; then cargo deny --offline check bans licenses sources; \
+	else echo "NOT CHECKED: licences and bans, because cargo-deny is not installed (cargo install cargo-deny)"; fi
+
+fix:
+	cargo fmt --all
+
+demo: build packages-demo
+	SKEP=$(abspath $(SKEP)) scripts/demo
+
+seeds:
+	SKEP_SEEDS=$(N) cargo test --locked --release --package sim
+
+docs:
+	SKEP_WRITE_DOCS=1 cargo test --locked --package api coverage
+
+clean:
+	cargo clean

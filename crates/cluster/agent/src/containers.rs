@@ -1,0 +1,286 @@
+//! What the agent asks of the engine, and the engine's answers: the seam that its tests put a small fake into.
+//!
+//! In: tasks. Out: containers, their states, failures with the text that `service ps` shows. Never decides.
+
+use std::future::Future;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use docker::PortMap;
+use engine::{
+    ContainerState, Engine, EngineError, ErrorKind, RemoveOptions, StateChange, StateChanges, Status,
+    StopOptions,
+};
+use objects::{NodeId, PortConfig, PortProtocol, PublishMode, ServiceId, Task, TaskId};
+
+use crate::container_spec::{self, NODE_ID, TASK_ID};
+use crate::placeholders::NodeFacts;
+use crate::pull::Puller;
+
+/// A container of a task as it is now.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Found {
+    pub(crate) task: TaskId,
+    pub(crate) state: Arc<ContainerState>,
+}
+
+/// What changed.
+#[derive(Debug)]
+pub(crate) enum Seen {
+    /// This container is now so.
+    Changed(Found),
+    /// Changes were missed: look at all containers.
+    Missed,
+}
+
+/// What is known of a running container besides its state.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Details {
+    /// Absent in the machine's own network, or without one.
+    pub(crate) address: Option<Ipv4Addr>,
+    /// Host-mode ports with the numbers they got.
+    pub(crate) ports: Vec<PortConfig>,
+}
+
+/// Why an operation failed.
+#[derive(Debug, thiserror::Error)]
+#[error("{text}")]
+pub(crate) struct Failure {
+    /// Docker's text, with its causes.
+    pub(crate) text: String,
+    /// Whether it may work a second later.
+    pub(crate) is_passing: bool,
+}
+
+/// A port of a service and the addresses behind it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Publication {
+    pub(crate) ports: Vec<PortConfig>,
+    pub(crate) backends: Vec<Ipv4Addr>,
+}
+
+/// The containers of this machine, as the agent needs them.
+pub(crate) trait Containers: Clone + Send + Sync + 'static {
+    /// Follows changes; nothing from now on is missed.
+    type Watch: Watch;
+
+    /// Starts to follow.
+    fn watch(&self) -> Self::Watch;
+    /// All containers of this node's tasks.
+    fn all(&self) -> Vec<Found>;
+    /// The container of a task as it is at this moment.
+    fn find(&self, task: &Task) -> Option<Arc<ContainerState>>;
+    /// Pulls the task's image if it has to be; why not, when it could not be had.
+    fn pull(&self, task: Arc<Task>, registry_auth: String)
+    -> impl Future<Output = Result<(), String>> + Send;
+    /// Makes the container; one that is there already will do. What came of the pull explains a missing image.
+    fn prepare(
+        &self,
+        task: Arc<Task>,
+        pulled: Result<(), String>,
+    ) -> impl Future<Output = Result<(), Failure>> + Send;
+    /// Starts a container; one that runs already will do.
+    fn start(&self, id: String) -> impl Future<Output = Result<(), Failure>> + Send;
+    /// Stops a container and waits for its end; `None` takes its own grace.
+    fn stop(
+        &self,
+        id: String,
+        grace_seconds: Option<i64>,
+    ) -> impl Future<Output = Result<(), Failure>> + Send;
+    /// Removes a container, running or not, with its anonymous volumes.
+    fn remove(&self, id: String) -> impl Future<Output = Result<(), Failure>> + Send;
+    /// Address and ports of a running container.
+    fn details(&self, id: String, task: Arc<Task>) -> impl Future<Output = Result<Details, Failure>> + Send;
+    /// Spreads a service's published ports over these addresses; `None` takes them away.
+    fn publish(
+        &self,
+        service: ServiceId,
+        publication: Option<Publication>,
+    ) -> impl Future<Output = Result<(), Failure>> + Send;
+}
+
+/// A stream of changes.
+pub(crate) trait Watch: Send + 'static {
+    /// The next change; `None` when there will be none any more. Cancel safe.
+    fn next(&mut self) -> impl Future<Output = Option<Seen>> + Send;
+}
+
+/// The engine of this machine.
+#[derive(Clone)]
+pub(crate) struct EngineContainers {
+    engine: Engine,
+    node: Arc<NodeFacts>,
+    puller: Puller,
+}
+
+impl EngineContainers {
+    pub(crate) fn new(engine: Engine, node: NodeFacts) -> Self {
+        let puller = Puller::new(engine.images().clone());
+        Self { engine, node: Arc::new(node), puller }
+    }
+}
+
+/// Follows the containers of one node's tasks.
+pub(crate) struct EngineWatch {
+    changes: StateChanges,
+    node: NodeId,
+}
+
+impl Watch for EngineWatch {
+    async fn next(&mut self) -> Option<Seen> {
+        loop {
+            match self.changes.next().await? {
+                StateChange::Missed => return Some(Seen::Missed),
+                StateChange::Changed(state) => {
+                    if let Some(found) = found(state, &self.node) {
+                        return Some(Seen::Changed(found));
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn found(state: Arc<ContainerState>, node: &NodeId) -> Option<Found> {
+    let is_ours = state.labels.get(NODE_ID).is_some_and(|found| found == node.as_str());
+    let task = state.labels.get(TASK_ID).filter(|_| is_ours)?;
+    Some(Found { task: TaskId::from(task.as_str()), state })
+}
+
+impl Containers for EngineContainers {
+    type Watch = EngineWatch;
+
+    fn watch(&self) -> EngineWatch {
+        EngineWatch { changes: self.engine.watch(), node: self.node.id.clone() }
+    }
+
+    fn all(&self) -> Vec<Found> {
+        self.engine.states().into_iter().filter_map(|state| found(state, &self.node.id)).collect()
+    }
+
+    fn find(&self, task: &Task) -> Option<Arc<ContainerState>> {
+        self.engine.state(&task.name())
+    }
+
+    async fn pull(&self, task: Arc<Task>, registry_auth: String) -> Result<(), String> {
+        match &task.spec.container_spec {
+            Some(spec) => self.puller.pull(&spec.image, &registry_auth).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn prepare(&self, task: Arc<Task>, pulled: Result<(), String>) -> Result<(), Failure> {
+        let request = container_spec::request(&task, &self.node).map_err(|error| permanent(&error))?;
+        match self.engine.create(request).await {
+            Ok(_) | Err(EngineError::NameInUse { .. }) => Ok(()),
+            // The engine only knows that there is no image; the pull knows why.
+            Err(EngineError::NoSuchImage(reference)) => {
+                let text = match pulled {
+                    Err(cause) => format!("No such image: {reference}: {cause}"),
+                    Ok(()) => format!("No such image: {reference}"),
+                };
+                Err(Failure { text, is_passing: false })
+            }
+            Err(error) => Err(failure(&error)),
+        }
+    }
+
+    async fn start(&self, id: String) -> Result<(), Failure> {
+        match self.engine.start(&id).await {
+            Ok(()) | Err(EngineError::NotModified) => Ok(()),
+            Err(error) => Err(failure(&error)),
+        }
+    }
+
+    async fn stop(&self, id: String, grace_seconds: Option<i64>) -> Result<(), Failure> {
+        match self.engine.stop(&id, StopOptions { signal: None, timeout: grace_seconds }).await {
+            Ok(()) | Err(EngineError::NotModified | EngineError::NoSuchContainer(_)) => Ok(()),
+            Err(error) => Err(failure(&error)),
+        }
+    }
+
+    async fn remove(&self, id: String) -> Result<(), Failure> {
+        match self.engine.remove(&id, RemoveOptions { force: true, volumes: true }).await {
+            Ok(()) | Err(EngineError::NoSuchContainer(_)) => Ok(()),
+            Err(error) => Err(failure(&error)),
+        }
+    }
+
+    async fn details(&self, id: String, task: Arc<Task>) -> Result<Details, Failure> {
+        let inspected = self.engine.inspect(&id, false).await.map_err(|error| failure(&error))?;
+        let settings = inspected.network_settings;
+        let address = settings.networks.values().find_map(|endpoint| endpoint.ip_address.parse().ok());
+        let address = settings.ip_address.parse().ok().or(address);
+        Ok(Details { address, ports: bound(&settings.ports, &task) })
+    }
+
+    async fn publish(&self, service: ServiceId, publication: Option<Publication>) -> Result<(), Failure> {
+        let network = self.engine.network();
+        match publication {
+            None => {
+                network.unpublish_service(&service).await;
+                Ok(())
+            }
+            Some(publication) => {
+                let ports = publication.ports.iter().filter_map(service_port).collect();
+                network
+                    .publish_service(&service, ports, publication.backends)
+                    .await
+                    .map_err(|error| permanent(&error))
+            }
+        }
+    }
+}
+
+fn service_port(port: &PortConfig) -> Option<network::ServicePort> {
+    Some(network::ServicePort {
+        protocol: match port.protocol {
+            PortProtocol::Tcp => network::Protocol::Tcp,
+            PortProtocol::Udp => network::Protocol::Udp,
+            PortProtocol::Sctp => network::Protocol::Sctp,
+        },
+        published: u16::try_from(port.published_port).ok()?,
+        target: u16::try_from(port.target_port).ok()?,
+    })
+}
+
+/// The task's host-mode ports with the numbers the engine bound them to.
+fn bound(ports: &PortMap, task: &Task) -> Vec<PortConfig> {
+    let host = task.internal.ports.iter().filter(|port| port.publish_mode == PublishMode::Host);
+    host.filter_map(|port| {
+        let bindings = ports.get(&format!("{}/{}", port.target_port, port.protocol.as_str()))?.as_ref()?;
+        let published_port = bindings.iter().find_map(|binding| binding.host_port.parse().ok())?;
+        Some(PortConfig { published_port, ..port.clone() })
+    })
+    .collect()
+}
+
+/// An engine's refusal; one that comes of a daemon going down says nothing about the task.
+fn failure(error: &EngineError) -> Failure {
+    Failure { is_passing: error.kind() == ErrorKind::Unavailable, ..permanent(error) }
+}
+
+fn permanent(error: &dyn std::error::Error) -> Failure {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.ends_with(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    Failure { text, is_passing: false }
+}
+
+/// A container's state as decisions see it.
+pub(crate) fn as_decided(state: Option<&ContainerState>) -> lifecycle::task::Container<'_> {
+    use lifecycle::task::Container;
+    let Some(state) = state else { return Container::Absent };
+    match state.status {
+        Status::Created => Container::Created,
+        Status::Running | Status::Paused | Status::Restarting => Container::Running { health: state.health },
+        Status::Exited => Container::Ended { exit_code: state.exit_code, cause: &state.error },
+        Status::Removing | Status::Removed => Container::Absent,
+    }
+}

@@ -1,0 +1,147 @@
+//! What the agent remembers of one task: what is wanted, what was observed, what is under way.
+
+use std::sync::Arc;
+
+use engine::ContainerState;
+use lifecycle::task::{self, Operation, Step, View};
+use objects::{ContainerStatus, PortConfig, Task, TaskState, TaskStatus, Timestamp};
+use tokio_util::sync::CancellationToken;
+
+use crate::containers::{Failure, as_decided};
+
+/// How far a running task's ports are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Serving {
+    #[default]
+    No,
+    UnderWay,
+    Yes,
+}
+
+/// One task on this node.
+pub(crate) struct Local {
+    pub(crate) task: Arc<Task>,
+    /// The registry's credentials; in memory only.
+    pub(crate) registry_auth: String,
+    pub(crate) status: TaskStatus,
+    /// What the manager knows.
+    pub(crate) reported: TaskState,
+    pub(crate) container: Option<Arc<ContainerState>>,
+    pub(crate) operation: Option<Operation>,
+    pub(crate) cancel: CancellationToken,
+    pub(crate) failure: Option<Failure>,
+    pub(crate) was_unhealthy: bool,
+    pub(crate) serving: Serving,
+    pub(crate) ports: Vec<PortConfig>,
+    /// Set when it left the assignments: its container goes.
+    pub(crate) is_leaving: bool,
+    pub(crate) is_being_removed: bool,
+}
+
+impl Local {
+    pub(crate) fn new(
+        task: Arc<Task>,
+        registry_auth: String,
+        container: Option<Arc<ContainerState>>,
+    ) -> Self {
+        Self {
+            status: task.status.clone(),
+            reported: task.status.state,
+            task,
+            registry_auth,
+            container,
+            operation: None,
+            cancel: CancellationToken::new(),
+            failure: None,
+            was_unhealthy: false,
+            serving: Serving::No,
+            ports: Vec::new(),
+            is_leaving: false,
+            is_being_removed: false,
+        }
+    }
+
+    /// Takes a newer version of the task; whether anything about it is to be kept on disk.
+    pub(crate) fn take(&mut self, task: Arc<Task>, registry_auth: String) -> bool {
+        self.registry_auth = registry_auth;
+        self.is_leaving = false;
+        // A manager that is behind has nothing to say: what is wanted only grows.
+        if task.desired_state < self.task.desired_state {
+            return false;
+        }
+        self.reported = task.status.state;
+        if task.status.state >= self.status.state {
+            self.status = task.status.clone();
+        }
+        let is_news =
+            task.desired_state != self.task.desired_state || task.internal.ports != self.task.internal.ports;
+        self.task = task;
+        is_news
+    }
+
+    /// The next step, by the state machine alone.
+    pub(crate) fn next(&self) -> Step {
+        task::next(&View {
+            desired: self.task.desired_state,
+            observed: self.status.state,
+            container: as_decided(self.container.as_deref()),
+            operation: self.operation,
+            failure: self
+                .failure
+                .as_ref()
+                .map(|failure| task::Failure { text: &failure.text, is_passing: failure.is_passing }),
+            was_unhealthy: self.was_unhealthy,
+        })
+    }
+
+    /// Goes to a later state.
+    pub(crate) fn become_state(
+        &mut self,
+        state: TaskState,
+        message: Option<&str>,
+        error: String,
+        now: Timestamp,
+    ) {
+        self.failure = None;
+        self.status.state = state;
+        self.status.timestamp = now;
+        self.status.err = error;
+        if let Some(message) = message {
+            self.status.message = message.to_owned();
+        }
+        self.note_container();
+        tracing::debug!(task.id = %self.task.id, state = state.as_str(), error = self.status.err, "task");
+    }
+
+    /// Brings the status up to date with the container.
+    pub(crate) fn note_container(&mut self) {
+        if let Some(container) = &self.container {
+            self.status.container_status = Some(ContainerStatus {
+                container_id: container.id.clone(),
+                pid: container.pid.map_or(0, i64::from),
+                exit_code: container.exit_code,
+            });
+        }
+        self.status.port_status.ports = self.ports.clone();
+    }
+
+    /// Whether its container runs.
+    pub(crate) fn is_up(&self) -> bool {
+        matches!(as_decided(self.container.as_deref()), task::Container::Running { .. })
+    }
+
+    /// Whether it should serve and does not yet.
+    pub(crate) fn should_begin_to_serve(&self) -> bool {
+        self.status.state == TaskState::Running
+            && self.is_up()
+            && self.operation.is_none()
+            && !self.is_leaving
+            && self.serving == Serving::No
+    }
+
+    /// Whether the manager should hear of it now. That it runs is said when it can be reached.
+    pub(crate) fn has_news(&self) -> bool {
+        let is_held = self.status.state == TaskState::Running && self.serving == Serving::UnderWay;
+        self.status.state > self.reported && !is_held
+    }
+}

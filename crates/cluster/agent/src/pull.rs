@@ -1,0 +1,103 @@
+//! Pulls the images of tasks.
+//!
+//! In: a reference, credentials. Out: nothing, or why the registry did not give it; whoever makes the container then
+//! tries with what is there. A reference with a digest that is here is not pulled, a tag always is, unless
+//! `DOCKER_SERVICE_PREFER_OFFLINE_IMAGE=1` says otherwise. Source: moby, `daemon/cluster/executor/container/controller.go`.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use docker::AuthConfig;
+use images::{ProgressSender, PullOptions, Store};
+use tokio::runtime::Handle;
+use tokio::sync::OnceCell;
+use tokio_util::sync::CancellationToken;
+
+/// The variable of the daemon's environment that keeps tags from being pulled when they are here.
+const PREFER_OFFLINE: &str = "DOCKER_SERVICE_PREFER_OFFLINE_IMAGE";
+
+/// How long an answer of a registry holds for other tasks of the same image. chosen: the tasks of one service start
+/// within seconds of each other, and asking once for all of them is what a person would do.
+const ANSWER_HOLDS: Duration = Duration::from_secs(5);
+
+/// How long a registry may take when the image is here already. chosen: a registry that is away must not keep a service
+/// from being started again.
+const PATIENCE_WITH_LOCAL: Duration = Duration::from_secs(15);
+
+/// Answers kept. chosen: far more images than a machine starts within `ANSWER_HOLDS`.
+const ANSWERS: usize = 256;
+
+type Answer = Arc<OnceCell<Result<(), String>>>;
+
+/// Reference and credentials → when the registry was asked, and what it said.
+type Asked = BTreeMap<(String, String), (Instant, Answer)>;
+
+/// Pulls each image once for all tasks that want it at the same time.
+#[derive(Clone)]
+pub(crate) struct Puller {
+    images: Store,
+    prefers_offline: bool,
+    asked: Arc<Mutex<Asked>>,
+}
+
+impl Puller {
+    pub(crate) fn new(images: Store) -> Self {
+        let prefers_offline = std::env::var_os(PREFER_OFFLINE).is_some_and(|value| value == "1");
+        Self { images, prefers_offline, asked: Arc::default() }
+    }
+
+    /// Pulls `reference` if the rules say so; the error is the text of the true cause.
+    pub(crate) async fn pull(&self, reference: &str, registry_auth: &str) -> Result<(), String> {
+        let is_here = self.images.resolve(reference).is_ok();
+        if is_here && (self.prefers_offline || reference.contains('@')) {
+            return Ok(());
+        }
+        let answer = self.answer(reference, registry_auth);
+        let pulled = answer.get_or_init(|| self.ask(reference, registry_auth, is_here)).await;
+        if let Err(cause) = pulled {
+            tracing::warn!(image = reference, cause, is_here, "image not pulled");
+        }
+        pulled.clone()
+    }
+
+    fn answer(&self, reference: &str, registry_auth: &str) -> Answer {
+        let mut asked = self.asked.lock().expect("nothing panics while it holds this lock");
+        asked.retain(|_, (at, answer)| at.elapsed() < ANSWER_HOLDS || answer.get().is_none());
+        if asked.len() >= ANSWERS {
+            asked.pop_first();
+        }
+        let key = (reference.to_owned(), registry_auth.to_owned());
+        let (_, answer) = asked.entry(key).or_insert_with(|| (Instant::now(), Answer::default()));
+        Arc::clone(answer)
+    }
+
+    async fn ask(&self, reference: &str, registry_auth: &str, is_here: bool) -> Result<(), String> {
+        let auth = AuthConfig::from_header(registry_auth).map_err(|error| error.to_string())?;
+        let options = PullOptions { reference: reference.to_owned(), platform: None, auth };
+        let pull = pull_on_a_thread(self.images.clone(), options);
+        if !is_here {
+            return pull.await;
+        }
+        match tokio::time::timeout(PATIENCE_WITH_LOCAL, pull).await {
+            Ok(pulled) => pulled,
+            Err(_) => Err("the registry did not answer in time".to_owned()),
+        }
+    }
+}
+
+/// Pulls on a thread that may block: the future of a pull does not move between threads (the compiler cannot prove that
+/// it may). Giving up stops it at its next wait.
+async fn pull_on_a_thread(images: Store, options: PullOptions) -> Result<(), String> {
+    let stop = CancellationToken::new();
+    let _stops_when_dropped = stop.clone().drop_guard();
+    let runtime = Handle::current();
+    let pull = move || {
+        let pull = images.pull(options, ProgressSender::none());
+        match runtime.block_on(stop.run_until_cancelled(pull)) {
+            None => Err("the pull was given up".to_owned()),
+            Some(pulled) => pulled.map(drop).map_err(|error| images::message(&error)),
+        }
+    };
+    tokio::task::spawn_blocking(pull).await.map_err(|_| "the pull ended badly".to_owned())?
+}

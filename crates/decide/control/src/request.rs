@@ -1,0 +1,278 @@
+//! What users ask for: create, update, roll back and remove services, update nodes.
+//!
+//! In: the store and a request. Out: the writes to propose, or the error in Docker's wording. Each write names the version
+//! that was read, so that a request that lost a race is refused when it is applied.
+
+use std::sync::Arc;
+
+use objects::validate::{self, SpecError};
+use objects::{
+    IdSource, Node, NodeId, NodeRole, NodeSpec, NodeState, Service, ServiceId, ServiceSpec, Timestamp,
+    Version,
+};
+use store::{FindError, Kind, Store, Write};
+
+/// Why a request is refused. [`RequestError::code`] tells the status code.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum RequestError {
+    /// The spec cannot work.
+    #[error(transparent)]
+    Spec(#[from] SpecError),
+    /// A published port is taken.
+    #[error(transparent)]
+    Port(#[from] allocate::PortError),
+    /// Nothing or too much has this name.
+    #[error(transparent)]
+    Find(#[from] FindError),
+    /// The name is taken.
+    #[error("name conflicts with an existing object: service {name} already exists")]
+    NameConflict {
+        /// The name.
+        name: String,
+    },
+    /// The caller read an older version.
+    #[error("update out of sequence")]
+    OutOfSequence,
+    /// Services keep their names.
+    #[error("renaming services is not supported")]
+    Rename,
+    /// Services keep their modes.
+    #[error("service mode change is not allowed")]
+    ModeChange,
+    /// There is nothing to roll back to.
+    #[error("service {id} does not have a previous spec")]
+    NoPreviousSpec {
+        /// The service.
+        id: ServiceId,
+    },
+    /// Somebody must manage.
+    #[error("attempting to demote the last manager of the swarm")]
+    LastManager,
+    /// Nodes that are up must be drained and stopped, or removed by force.
+    #[error("node {id} is not down and can't be removed")]
+    NodeNotDown {
+        /// The node.
+        id: NodeId,
+    },
+    /// Managers must be demoted first.
+    #[error(
+        "node {id} is a cluster manager and is a member of the raft cluster. It must be demoted to worker before removal"
+    )]
+    NodeIsManager {
+        /// The node.
+        id: NodeId,
+    },
+}
+
+/// Names of status codes, as `rpc error: code = … desc = …` shows them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Code {
+    /// 400
+    InvalidArgument,
+    /// 400
+    FailedPrecondition,
+    /// 404
+    NotFound,
+    /// 409
+    AlreadyExists,
+    /// 501
+    Unimplemented,
+    /// 500
+    Unknown,
+}
+
+impl RequestError {
+    /// The status code that swarmkit gives the error.
+    pub fn code(&self) -> Code {
+        match self {
+            Self::Spec(SpecError::Unsupported(_)) => Code::Unimplemented,
+            Self::Spec(SpecError::Constraint(_)) => Code::Unknown,
+            Self::Spec(_) | Self::Port(_) => Code::InvalidArgument,
+            Self::Find(FindError::NotFound { .. }) => Code::NotFound,
+            Self::Find(FindError::Ambiguous { .. }) => Code::InvalidArgument,
+            Self::NameConflict { .. } => Code::AlreadyExists,
+            Self::OutOfSequence => Code::Unknown,
+            Self::Rename | Self::ModeChange => Code::Unimplemented,
+            Self::NoPreviousSpec { .. }
+            | Self::NodeNotDown { .. }
+            | Self::NodeIsManager { .. }
+            | Self::LastManager => Code::FailedPrecondition,
+        }
+    }
+}
+
+/// Makes a service with its published ports.
+pub fn create_service(
+    store: &Store,
+    spec: ServiceSpec,
+    ids: &mut IdSource,
+) -> Result<(ServiceId, Vec<Write>), RequestError> {
+    let spec = spec.normalised();
+    validate::service(&spec)?;
+    if store.services().any(|other| other.spec.name.to_lowercase() == spec.name.to_lowercase()) {
+        return Err(RequestError::NameConflict { name: spec.name });
+    }
+    let mut service = Service::new(ids.next(), spec);
+    service.endpoint = allocate::endpoint(store, &service)?;
+    Ok((service.id.clone(), vec![Write::Create(service.into())]))
+}
+
+/// Replaces the spec of a service that the caller read at `version`.
+pub fn update_service(
+    store: &Store,
+    id: &ServiceId,
+    version: Version,
+    spec: ServiceSpec,
+) -> Result<Vec<Write>, RequestError> {
+    let spec = spec.normalised();
+    validate::service(&spec)?;
+    let service = read_service(store, id, version)?;
+    if spec.name != service.spec.name {
+        return Err(RequestError::Rename);
+    }
+    if spec.mode.as_str() != service.spec.mode.as_str() {
+        return Err(RequestError::ModeChange);
+    }
+    with_ports(store, service.updated(spec))
+}
+
+/// Swaps the spec of a service with its previous one.
+pub fn rollback_service(
+    store: &Store,
+    id: &ServiceId,
+    version: Version,
+    now: Timestamp,
+) -> Result<Vec<Write>, RequestError> {
+    let service = read_service(store, id, version)?;
+    let rolled_back = service.rolled_back(now);
+    with_ports(store, rolled_back.ok_or_else(|| RequestError::NoPreviousSpec { id: id.clone() })?)
+}
+
+/// Removes a service; its tasks are stopped and removed by the steps that follow.
+pub fn remove_service(store: &Store, id: &ServiceId) -> Result<Vec<Write>, RequestError> {
+    let service = store.service(id).ok_or_else(|| not_found(Kind::Service, id.as_str()))?;
+    Ok(vec![Write::remove(Arc::clone(service))])
+}
+
+/// Replaces the spec of a node that the caller read at `version`.
+pub fn update_node(
+    store: &Store,
+    id: &NodeId,
+    version: Version,
+    spec: NodeSpec,
+) -> Result<Vec<Write>, RequestError> {
+    let node = store.node(id).ok_or_else(|| not_found(Kind::Node, id.as_str()))?;
+    if node.meta.version != version {
+        return Err(RequestError::OutOfSequence);
+    }
+    let is_last_manager = node.spec.role == NodeRole::Manager
+        && spec.role == NodeRole::Worker
+        && !store.nodes().any(|other| other.id != *id && other.spec.role == NodeRole::Manager);
+    if is_last_manager {
+        return Err(RequestError::LastManager);
+    }
+    Ok(vec![Write::update(Node { spec, ..(**node).clone() })])
+}
+
+/// Removes a node; one that is not down only with `force`.
+pub fn remove_node(store: &Store, id: &NodeId, force: bool) -> Result<Vec<Write>, RequestError> {
+    let node = store.node(id).ok_or_else(|| not_found(Kind::Node, id.as_str()))?;
+    if node.manager_status.is_some() || node.spec.role == NodeRole::Manager {
+        return Err(RequestError::NodeIsManager { id: id.clone() });
+    }
+    if !force && node.status.state != NodeState::Down {
+        return Err(RequestError::NodeNotDown { id: id.clone() });
+    }
+    Ok(vec![Write::remove(Arc::clone(node))])
+}
+
+fn read_service<'a>(
+    store: &'a Store,
+    id: &ServiceId,
+    version: Version,
+) -> Result<&'a Arc<Service>, RequestError> {
+    let service = store.service(id).ok_or_else(|| not_found(Kind::Service, id.as_str()))?;
+    if service.meta.version == version { Ok(service) } else { Err(RequestError::OutOfSequence) }
+}
+
+/// The write of a changed service, with ports for its changed spec.
+fn with_ports(store: &Store, mut service: Service) -> Result<Vec<Write>, RequestError> {
+    service.endpoint = allocate::endpoint(store, &service)?;
+    Ok(vec![Write::update(service)])
+}
+
+fn not_found(kind: Kind, text: &str) -> RequestError {
+    RequestError::Find(FindError::NotFound { kind, text: text.to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use objects::{ContainerSpec, EndpointSpec, PortConfig, ServiceMode, TaskSpec};
+
+    fn spec(name: &str) -> ServiceSpec {
+        let container = ContainerSpec { image: "nginx".to_owned(), ..Default::default() };
+        let task_template = TaskSpec { container_spec: Some(container), ..Default::default() };
+        ServiceSpec { name: name.to_owned(), task_template, ..Default::default() }
+    }
+
+    fn store_with(name: &str) -> (Store, ServiceId) {
+        let mut store = Store::new();
+        let (id, writes) = create_service(&store, spec(name), &mut IdSource::from_seed([1; 32])).unwrap();
+        store.apply(1, Timestamp(1), &writes).unwrap();
+        (store, id)
+    }
+
+    #[test]
+    fn a_created_service_has_one_replica_and_its_name_for_itself() {
+        let (store, id) = store_with("web");
+        assert_eq!(store.service(&id).unwrap().spec.mode, ServiceMode::replicas(1));
+        let error = create_service(&store, spec("WEB"), &mut IdSource::from_seed([2; 32])).unwrap_err();
+        assert_eq!(error.to_string(), "name conflicts with an existing object: service WEB already exists");
+        assert_eq!(error.code(), Code::AlreadyExists);
+    }
+
+    #[test]
+    fn an_update_keeps_one_previous_spec_and_a_rollback_toggles() {
+        let (mut store, id) = store_with("web");
+        let mut next = spec("web");
+        next.labels.insert("a".to_owned(), "b".to_owned());
+        let writes = update_service(&store, &id, Version { index: 1 }, next.clone()).unwrap();
+        store.apply(2, Timestamp(2), &writes).unwrap();
+        for (index, expect) in [(2, spec("web")), (3, next)] {
+            let writes = rollback_service(&store, &id, Version { index }, Timestamp(3)).unwrap();
+            store.apply(index + 1, Timestamp(3), &writes).unwrap();
+            assert_eq!(store.service(&id).unwrap().spec, expect.normalised());
+        }
+    }
+
+    #[test]
+    fn updates_are_refused_in_dockers_wording() {
+        let (store, id) = store_with("web");
+        let check = |version, spec, expect: &str, code| {
+            let error = update_service(&store, &id, Version { index: version }, spec).unwrap_err();
+            assert_eq!((error.to_string().as_str(), error.code()), (expect, code));
+        };
+        check(9, spec("web"), "update out of sequence", Code::Unknown);
+        check(1, spec("www"), "renaming services is not supported", Code::Unimplemented);
+        let global = ServiceSpec { mode: ServiceMode::global(), ..spec("web") };
+        check(1, global, "service mode change is not allowed", Code::Unimplemented);
+        let error = rollback_service(&store, &id, Version { index: 1 }, Timestamp(1)).unwrap_err();
+        assert_eq!(error.to_string(), format!("service {id} does not have a previous spec"));
+    }
+
+    #[test]
+    fn a_taken_port_refuses_the_service() {
+        let publish = |name| {
+            let ports = vec![PortConfig { published_port: 80, target_port: 80, ..Default::default() }];
+            ServiceSpec { endpoint_spec: Some(EndpointSpec { ports, ..Default::default() }), ..spec(name) }
+        };
+        let mut ids = IdSource::from_seed([1; 32]);
+        let mut store = Store::new();
+        let (id, writes) = create_service(&store, publish("a"), &mut ids).unwrap();
+        store.apply(1, Timestamp(1), &writes).unwrap();
+        let error = create_service(&store, publish("b"), &mut ids).unwrap_err();
+        let expect = format!("port '80' is already in use by service 'a' ({id}) as an ingress port");
+        assert_eq!((error.to_string(), error.code()), (expect, Code::InvalidArgument));
+    }
+}

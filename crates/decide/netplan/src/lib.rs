@@ -1,0 +1,24 @@
+//! Decides the bridges, addresses and rules that one machine should have.
+//!
+//! In: the wanted networks, endpoints and published ports, and what of the machine limits the choice. Out: values (an
+//! address, a claim, a set of rules, what changed). Never touches the kernel: `host/network` applies what is decided.
+//!
+//! ```text
+//!  routes, pools ──► subnet::choose ──► addresses::AddressPool ──► address of an endpoint
+//!  port requests ──► claims::PortClaims ──► published::Published ──► Changes ─┐
+//!  bridges ─────────────────────────────► firewall::Firewall ────────────────┴─► host/network
+//! ```
+
+pub mod addresses;
+pub mod claims;
+pub mod firewall;
+pub mod port;
+pub mod published;
+pub mod subnet;
+
+pub use addresses::AddressPool;
+pub use claims::{ClaimError, PortClaims};
+pub use firewall::Firewall;
+pub use port::{Backend, BoundPort, HostPort, PortRequest, Protocol};
+pub use published::{PortChange, Published, StuckFlows};
+pub use subnet::PoolRange;

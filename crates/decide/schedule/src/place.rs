@@ -1,0 +1,206 @@
+//! Places waiting tasks, group by group.
+//!
+//! In: ids of tasks that wait for a node. Out: tasks ASSIGNED in the draft; the others keep an explanation in their
+//! status and are returned, so that the caller asks again when something changed.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use objects::{Nanos, NodeId, ServiceId, Task, TaskId, TaskState, TaskStatus, Timestamp};
+use store::Draft;
+
+use crate::Loads;
+use crate::demand::Demand;
+use crate::explain::Refusals;
+use crate::filter::refuse;
+use crate::spread::{Branch, Failures, MANY_FAILURES, Rank, rank};
+
+/// Message of a placed task. Source: moby/swarmkit, `manager/scheduler/scheduler.go`.
+const ASSIGNED_MESSAGE: &str = "scheduler assigned task to node";
+/// Message of a task that was made for its node. Source: moby/swarmkit, `manager/scheduler/scheduler.go`.
+const CONFIRMED_MESSAGE: &str = "scheduler confirmed task can run on preassigned node";
+/// Failures older than this are forgotten. Source: moby/swarmkit, `manager/scheduler/nodeinfo.go`.
+const FAILURE_MEMORY: Nanos = Nanos::from_secs(5 * 60);
+/// Groups below this size look for each node in the order of loads; larger ones pay for a heap of all nodes once.
+///
+/// chosen: a heap of 1,000 nodes costs about as much as ten walks that find a free node early.
+const SMALL_GROUP: usize = 8;
+
+/// What became of the waiting tasks.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// Tasks that were given a node.
+    pub placed: usize,
+    /// Tasks that no node takes.
+    pub unplaced: Vec<Unplaced>,
+}
+
+/// A task that no node takes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unplaced {
+    /// Its service.
+    pub service: ServiceId,
+    /// The task.
+    pub task: TaskId,
+    /// Why, as in its status.
+    pub because: String,
+    /// Whether the end of another task may help; otherwise only a change of a node does.
+    pub needs_room: bool,
+}
+
+/// Places `waiting` as far as the nodes allow. What it assumes in `loads` is the caller's to take back.
+pub fn place(
+    draft: &mut Draft<'_>,
+    loads: &mut Loads,
+    waiting: impl IntoIterator<Item = TaskId>,
+    now: Timestamp,
+) -> Outcome {
+    let mut outcome = Outcome::default();
+    let mut groups: BTreeMap<(ServiceId, u64), Vec<Arc<Task>>> = BTreeMap::new();
+    for id in waiting {
+        let Some(task) = draft.task(&id).filter(|task| is_waiting(task)).cloned() else { continue };
+        if task.node_id.is_empty() {
+            groups.entry((task.service_id.clone(), task.internal.spec_version)).or_default().push(task);
+        } else {
+            // Tasks that can only go to one node come first.
+            confirm(draft, loads, &task, now, &mut outcome);
+        }
+    }
+    for tasks in groups.values_mut() {
+        tasks.sort_by_key(|task| (task.slot, task.id.clone()));
+        place_group(draft, loads, tasks, now, &mut outcome);
+    }
+    outcome
+}
+
+/// Whether a task waits for the scheduler.
+fn is_waiting(task: &Task) -> bool {
+    task.status.state == TaskState::Pending && task.is_wanted()
+}
+
+fn confirm(draft: &mut Draft<'_>, loads: &mut Loads, task: &Task, now: Timestamp, outcome: &mut Outcome) {
+    let demand = Demand::of(task);
+    let refusal = match loads.get(&task.node_id) {
+        Some(load) => refuse(&demand, load),
+        // The orchestrator removes the task of a node that is gone.
+        None => return,
+    };
+    let Some(filter) = refusal else {
+        loads.assume(&task.node_id, &demand.weight);
+        assign(draft, task, task.node_id.clone(), CONFIRMED_MESSAGE, now);
+        outcome.placed += 1;
+        return;
+    };
+    let mut refusals = Refusals::default();
+    refusals.count(filter);
+    leave(draft, task, refusals.reasons(), refusals.is_about_capacity(), now, outcome);
+}
+
+fn place_group(
+    draft: &mut Draft<'_>,
+    loads: &mut Loads,
+    tasks: &[Arc<Task>],
+    now: Timestamp,
+    outcome: &mut Outcome,
+) {
+    let Some(first) = tasks.first() else { return };
+    let demand = Demand::of(first);
+    let failures = failures(tasks, now);
+    let mut tree = (tasks.len() >= SMALL_GROUP || !demand.spread.is_empty()).then(|| {
+        let fitting = loads.by_tasks().filter(|(_, load)| refuse(&demand, load).is_none()).collect();
+        Branch::grow(&demand, &failures, 0, fitting)
+    });
+    let mut rest = tasks.iter();
+    for task in rest.by_ref() {
+        let node = match &mut tree {
+            Some(tree) => tree.take(&demand, &failures, loads),
+            None => walk(&demand, &failures, loads),
+        };
+        let Some(node) = node else {
+            // The others of the group ask for the same: none of them finds a node either.
+            let refusals = explain(&demand, loads);
+            for task in std::iter::once(task).chain(rest) {
+                let because = refusals.no_suitable_node();
+                leave(draft, task, because, refusals.is_about_capacity(), now, outcome);
+            }
+            return;
+        };
+        assign(draft, task, node, ASSIGNED_MESSAGE, now);
+        outcome.placed += 1;
+    }
+}
+
+/// Finds the best node by walking from the least loaded one: the first that has no task of the service wins.
+fn walk(demand: &Demand, failures: &Failures, loads: &mut Loads) -> Option<NodeId> {
+    let mut best: Option<Rank> = None;
+    for (id, load) in loads.by_tasks() {
+        if refuse(demand, load).is_some() {
+            continue;
+        }
+        let rank = rank(demand, failures, id, load);
+        let is_ideal = rank.0 == 0 && rank.1 == 0;
+        if best.as_ref().is_none_or(|best| rank < *best) {
+            best = Some(rank);
+        }
+        if is_ideal {
+            break;
+        }
+    }
+    let (.., id) = best?;
+    loads.assume(&id, &demand.weight);
+    Some(id)
+}
+
+fn explain(demand: &Demand, loads: &Loads) -> Refusals {
+    let mut refusals = Refusals::default();
+    for (_, load) in loads.by_tasks() {
+        if let Some(filter) = refuse(demand, load) {
+            refusals.count(filter);
+        }
+    }
+    refusals
+}
+
+/// Recent failures of the group's earlier tasks per node; only nodes with many are told apart.
+fn failures(tasks: &[Arc<Task>], now: Timestamp) -> Failures {
+    let mut failures = Failures::new();
+    for restart in tasks.iter().flat_map(|task| &task.internal.restarts.recent) {
+        if restart.failed && restart.at + FAILURE_MEMORY >= now {
+            *failures.entry(restart.node.clone()).or_default() += 1;
+        }
+    }
+    failures.retain(|_, count| *count >= MANY_FAILURES);
+    failures
+}
+
+fn assign(draft: &mut Draft<'_>, task: &Task, node: NodeId, message: &str, now: Timestamp) {
+    let mut assigned = task.clone();
+    assigned.node_id = node;
+    assigned.internal.applied_at = now;
+    assigned.status = TaskStatus {
+        timestamp: now,
+        state: TaskState::Assigned,
+        message: message.to_owned(),
+        ..TaskStatus::default()
+    };
+    draft.put_task(assigned);
+}
+
+/// Leaves a task where it is, with an explanation; one that has it already is not written again.
+fn leave(
+    draft: &mut Draft<'_>,
+    task: &Task,
+    because: String,
+    needs_room: bool,
+    now: Timestamp,
+    outcome: &mut Outcome,
+) {
+    if task.status.err != because {
+        let mut explained = task.clone();
+        explained.status.err.clone_from(&because);
+        explained.status.timestamp = now;
+        draft.put_task(explained);
+    }
+    let (service, task) = (task.service_id.clone(), task.id.clone());
+    outcome.unplaced.push(Unplaced { service, task, because, needs_room });
+}

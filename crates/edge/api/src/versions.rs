@@ -1,0 +1,131 @@
+//! What a request of an older API version means: fields that version did not know are dropped, not refused.
+//!
+//! In: bodies and the request's version. Out: the same bodies with only what the version knew. Never adds a default of
+//! its own. Source: moby, `api/server/router/swarm/helpers.go` `adjustForAPIVersion`, and
+//! `api/server/router/container/container_routes.go` `postContainersCreate`.
+
+use docker::{ApiVersion, ContainerConfig, HostConfig, NetworkingConfig};
+use objects::ServiceSpec;
+
+use crate::error::ApiError;
+use crate::query::Query;
+
+/// The `version` of an object to be updated. `noun` is `service`, `node` or `swarm`.
+pub(crate) fn object_version(query: &Query, noun: &str) -> Result<u64, ApiError> {
+    let text = query.text("version");
+    text.parse().map_err(|_| ApiError::invalid(format!("invalid {noun} version '{text}'")))
+}
+
+/// Tells the client about members of its request that nobody reads.
+pub(crate) fn unknown_warnings(unknown: &[String]) -> impl Iterator<Item = String> {
+    unknown.iter().map(|path| format!("Unknown field `{path}` was ignored."))
+}
+
+/// Drops what a service of an older version cannot mean.
+pub(crate) fn adjust_service(spec: &mut ServiceSpec, version: ApiVersion) {
+    let older = |minor| version < ApiVersion::v1(minor);
+    let task = &mut spec.task_template;
+    if older(40)
+        && let Some(placement) = &mut task.placement
+    {
+        placement.max_replicas = 0;
+    }
+    if older(41) {
+        if let Some(limits) = task.resources.as_mut().and_then(|resources| resources.limits.as_mut()) {
+            limits.pids = 0;
+        }
+        spec.mode.replicated_job = None;
+        spec.mode.global_job = None;
+    }
+    let Some(container) = &mut task.container_spec else { return };
+    if older(40) {
+        container.sysctls.clear();
+        for config in &mut container.configs {
+            config.runtime = None;
+        }
+    }
+    if older(41) {
+        container.capability_add.clear();
+        container.capability_drop.clear();
+        container.ulimits.clear();
+    }
+    if older(44) {
+        if let Some(check) = &mut container.healthcheck {
+            check.start_interval = objects::Nanos::ZERO;
+        }
+        if let Some(privileges) = &mut container.privileges {
+            privileges.seccomp = None;
+            privileges.app_armor = None;
+            privileges.no_new_privileges = false;
+        }
+    }
+    if older(46) {
+        container.oom_score_adj = 0;
+        for mount in &mut container.mounts {
+            if let Some(options) = &mut mount.tmpfs_options {
+                options.options.clear();
+            }
+        }
+    }
+}
+
+/// Drops what a container of an older version cannot mean.
+pub(crate) fn adjust_container(
+    config: &mut ContainerConfig,
+    host: &mut HostConfig,
+    networking: &mut NetworkingConfig,
+    version: ApiVersion,
+) {
+    let older = |minor| version < ApiVersion::v1(minor);
+    if older(40) {
+        host.kernel_memory_tcp = 0;
+        if host.ipc_mode.is_empty() {
+            // Before private became a choice of the client.
+            host.ipc_mode = "shareable".to_owned();
+        }
+    }
+    if older(41) {
+        host.cgroupns_mode = "host".to_owned();
+    }
+    if older(43) {
+        host.annotations = None;
+    }
+    if older(44) {
+        if let Some(check) = &mut config.healthcheck {
+            check.start_interval = objects::Nanos::ZERO;
+        }
+    } else {
+        // Deprecated by 1.44; the endpoint's own address is meant.
+        host.kernel_memory = 0;
+    }
+    if older(48) {
+        for endpoint in networking.endpoints_config.values_mut().flatten() {
+            endpoint.gw_priority = 0;
+        }
+    }
+    for mount in &mut host.mounts {
+        adjust_mount(mount, version);
+    }
+}
+
+fn adjust_mount(mount: &mut docker::Mount, version: ApiVersion) {
+    let older = |minor| version < ApiVersion::v1(minor);
+    if let Some(bind) = &mut mount.bind_options {
+        if older(40) {
+            bind.non_recursive = false;
+        }
+        if older(42) {
+            bind.create_mountpoint = false;
+        }
+        if older(44) {
+            bind.read_only_non_recursive = false;
+            bind.read_only_force_recursive = false;
+        }
+    }
+    if let Some(volume) = mount.volume_options.as_mut().filter(|_| older(45)) {
+        volume.subpath.clear();
+    }
+    if let Some(tmpfs) = mount.tmpfs_options.as_mut().filter(|_| older(46)) {
+        tmpfs.options.clear();
+    }
+}

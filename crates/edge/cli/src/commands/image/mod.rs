@@ -1,0 +1,270 @@
+//! Commands on images.
+
+pub mod list;
+pub mod pull;
+
+use crate::client::Client;
+use crate::commands::inspect::{self, Kind};
+use crate::commands::show::{ago_text, shorten, size, unix_time};
+use crate::output::{self, Row, Shape, Wish, line};
+use crate::{CliError, Outcome, each};
+use clap::{Args, Subcommand};
+use futures_util::StreamExt as _;
+use serde_json::Value;
+use std::io;
+use tokio_util::io::ReaderStream;
+
+/// `image COMMAND`
+#[derive(Debug, Subcommand)]
+pub enum Image {
+    /// Show the history of an image
+    History(History),
+    /// Import the contents from a tarball to create a filesystem image
+    Import(Import),
+    /// Display detailed information on one or more images
+    Inspect(inspect::Inspect),
+    /// Load an image from a tar archive or STDIN
+    Load(Load),
+    /// List images
+    #[command(visible_alias = "list")]
+    Ls(list::List),
+    /// Download an image from a registry
+    Pull(pull::Pull),
+    /// Remove one or more images
+    #[command(visible_alias = "remove")]
+    Rm(Remove),
+    /// Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE
+    Tag(Tag),
+}
+
+/// `history [OPTIONS] IMAGE`
+#[derive(Debug, Args)]
+pub struct History {
+    /// Format output using a custom template
+    #[arg(long)]
+    format: Option<String>,
+    /// Don't truncate output
+    #[arg(long)]
+    no_trunc: bool,
+    /// Only show image IDs
+    #[arg(short, long)]
+    quiet: bool,
+    /// Image
+    image: String,
+}
+
+/// `import [OPTIONS] file|- [REPOSITORY[:TAG]]`
+#[derive(Debug, Args)]
+pub struct Import {
+    /// Apply Dockerfile instruction to the created image
+    #[arg(short, long, value_name = "list")]
+    change: Vec<String>,
+    /// Set commit message for imported image
+    #[arg(short, long)]
+    message: Option<String>,
+    /// Set platform if server is multi-platform capable
+    #[arg(long)]
+    platform: Option<String>,
+    /// Archive, or - for standard input
+    file: String,
+    /// Name of the new image
+    reference: Option<String>,
+}
+
+/// `load [OPTIONS]`
+#[derive(Debug, Args)]
+pub struct Load {
+    /// Read from tar archive file, instead of STDIN
+    #[arg(short, long)]
+    input: Option<String>,
+    /// Suppress the load output
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+/// `rmi [OPTIONS] IMAGE [IMAGE...]`
+#[derive(Debug, Args)]
+pub struct Remove {
+    /// Force removal of the image
+    #[arg(short, long)]
+    force: bool,
+    /// Do not delete untagged parents
+    #[arg(long)]
+    no_prune: bool,
+    /// Images to remove
+    #[arg(required = true)]
+    images: Vec<String>,
+}
+
+/// `tag SOURCE_IMAGE[:TAG] TARGET_IMAGE[:TAG]`
+#[derive(Debug, Args)]
+pub struct Tag {
+    /// Image to name
+    source: String,
+    /// Its further name
+    target: String,
+}
+
+impl Image {
+    /// Runs the command.
+    pub async fn run(self, client: &Client) -> Outcome {
+        match self {
+            Image::History(it) => it.run(client).await,
+            Image::Import(it) => it.run(client).await,
+            Image::Inspect(it) => it.run(client, Some(Kind::Image)).await,
+            Image::Load(it) => it.run(client).await,
+            Image::Ls(it) => it.run(client).await,
+            Image::Pull(it) => it.run(client).await,
+            Image::Rm(it) => it.run(client).await,
+            Image::Tag(it) => it.run(client).await,
+        }
+    }
+}
+
+/// The short form of an image's name, with a tag: `docker.io/library/nginx` → `nginx:latest`.
+pub fn familiar(image: &str) -> String {
+    let short = image.trim_start_matches("docker.io/").trim_start_matches("library/");
+    let last = short.rsplit('/').next().unwrap_or(short);
+    if last.contains(':') || last.contains('@') { short.to_owned() } else { format!("{short}:latest") }
+}
+
+async fn read_input(
+    path: &str,
+) -> Result<futures_util::stream::BoxStream<'static, io::Result<bytes::Bytes>>, CliError> {
+    if path == "-" {
+        return Ok(ReaderStream::new(tokio::io::stdin()).boxed());
+    }
+    let file =
+        tokio::fs::File::open(path).await.map_err(|error| CliError::new(format!("open {path}: {error}")))?;
+    Ok(ReaderStream::with_capacity(file, 256 * 1024).boxed())
+}
+
+impl Import {
+    /// Sends the archive and prints the new image's id.
+    pub async fn run(self, client: &Client) -> Outcome {
+        let mut call = client.post("/images/create");
+        call = if self.file.starts_with("http://") || self.file.starts_with("https://") {
+            call.query("fromSrc", &self.file)
+        } else {
+            call.query("fromSrc", "-").stream("application/x-tar", read_input(&self.file).await?)
+        };
+        let (repository, tag) = self.reference.as_deref().map(split_tag).unwrap_or_default();
+        call = call
+            .query_some("repo", Some(repository))
+            .query_some("tag", Some(tag))
+            .query_some("message", self.message)
+            .query_some("platform", self.platform);
+        for change in self.change {
+            call = call.query("changes", change);
+        }
+        pull::follow(call.send().await?, true).await
+    }
+}
+
+/// Splits the tag off; a colon before a slash belongs to the registry's port.
+pub fn split_tag(reference: &str) -> (String, String) {
+    match reference.rsplit_once(':') {
+        Some((repository, tag)) if !tag.contains('/') => (repository.to_owned(), tag.to_owned()),
+        _ => (reference.to_owned(), String::new()),
+    }
+}
+
+impl Load {
+    /// Sends the archive and prints the loaded names.
+    pub async fn run(self, client: &Client) -> Outcome {
+        let path = match self.input.as_deref() {
+            None if crate::terminal::stdin_is_terminal() => {
+                return Err(CliError::new("requested load from stdin, but stdin is empty"));
+            }
+            path => path.unwrap_or("-"),
+        };
+        let call = client.post("/images/load").flag("quiet", self.quiet);
+        pull::follow(call.stream("application/x-tar", read_input(path).await?).send().await?, !self.quiet)
+            .await
+    }
+}
+
+impl Remove {
+    /// Removes each image and prints what went.
+    pub async fn run(self, client: &Client) -> Outcome {
+        each(&self.images, async |name| {
+            let call = client
+                .delete(format!("/images/{name}"))
+                .flag("force", self.force)
+                .flag("noprune", self.no_prune);
+            let removed = match call.value().await {
+                Err(error) if self.force && error.status == Some(404) => return Ok(()),
+                other => other?,
+            };
+            for item in removed.as_array().into_iter().flatten() {
+                for kind in ["Untagged", "Deleted"] {
+                    if let Some(what) = item[kind].as_str() {
+                        line(&format!("{kind}: {what}"));
+                    }
+                }
+            }
+            Ok(())
+        })
+        .await
+    }
+}
+
+impl Tag {
+    /// Adds the name.
+    pub async fn run(self, client: &Client) -> Outcome {
+        let (repository, tag) = split_tag(&self.target);
+        let call = client.post(format!("/images/{}/tag", self.source));
+        call.query("repo", repository).query_some("tag", Some(tag)).send().await?;
+        Ok(())
+    }
+}
+
+impl History {
+    /// Prints the steps that made the image, newest first.
+    pub async fn run(self, client: &Client) -> Outcome {
+        const SHAPE: Shape = Shape {
+            columns: &[
+                ("ID", "IMAGE"),
+                ("CreatedSince", "CREATED"),
+                ("CreatedBy", "CREATED BY"),
+                ("Size", "SIZE"),
+                ("Comment", "COMMENT"),
+            ],
+            quiet: "ID",
+        };
+        let found = client.get(format!("/images/{}/history", self.image)).value().await?;
+        let row = |step: &Value| {
+            let text = |key: &str| step[key].as_str().unwrap_or_default();
+            let created = step["Created"].as_i64().unwrap_or(0);
+            let by = text("CreatedBy").replace('\t', " ");
+            let id = text("Id").trim_start_matches("sha256:");
+            Row::new()
+                .with("ID", if self.no_trunc { text("Id").to_owned() } else { id.chars().take(12).collect() })
+                .with("CreatedSince", format!("{} ago", super::show::ago(created)))
+                .with("CreatedAt", unix_time(created))
+                .with("CreatedBy", if self.no_trunc { by } else { shorten(&by, 45) })
+                .with("Size", size(step["Size"].as_i64().unwrap_or(0)))
+                .with("Comment", text("Comment"))
+        };
+        let rows: Vec<Row> = found.as_array().into_iter().flatten().map(row).collect();
+        output::list(&SHAPE, &Wish { format: self.format.as_deref(), quiet: self.quiet }, &rows)
+    }
+}
+
+/// When an object was made, as two cells.
+pub fn created_cells(row: Row, time: &str) -> Row {
+    row.with("CreatedAt", time).with("CreatedSince", format!("{} ago", ago_text(time)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_shown_short_and_split_at_the_tag() {
+        assert_eq!(familiar("docker.io/library/nginx"), "nginx:latest");
+        assert_eq!(familiar("127.0.0.1:5000/a/b:1"), "127.0.0.1:5000/a/b:1");
+        assert_eq!(split_tag("127.0.0.1:5000/a"), ("127.0.0.1:5000/a".to_owned(), String::new()));
+        assert_eq!(split_tag("a:1"), ("a".to_owned(), "1".to_owned()));
+    }
+}

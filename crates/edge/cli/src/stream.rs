@@ -1,0 +1,175 @@
+//! Joins the user's terminal or pipes with a container over a hijacked connection.
+//!
+//! In: a connection after the upgrade. Out: the container's output on stdout and stderr until it ends. Bytes of a
+//! terminal pass as they are; without one, output comes in frames of 8 + n bytes (stream, three zeros, length).
+
+use crate::CliError;
+use crate::client::{Client, Hijacked};
+use crate::terminal;
+use bytes::{Buf as _, BytesMut};
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Largest frame the daemon may announce. chosen: far above the 16 KiB lines and 64 KiB reads it sends.
+const FRAME_MAX: usize = 16 * 1024 * 1024;
+
+/// Ctrl-p ctrl-q: leaves a container without ending it. Source: moby, `term.EscapeError` and the default detach keys.
+const DETACH: [u8; 2] = [16, 17];
+
+/// How a joined stream ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// The container's side closed.
+    ByContainer,
+    /// The user typed the detach keys; the container goes on.
+    Detached,
+}
+
+/// How to join.
+pub struct Join {
+    /// The container has a terminal: bytes are not framed.
+    pub terminal: bool,
+    /// Send what is typed.
+    pub stdin: bool,
+}
+
+/// Copies both ways until the container's side ends.
+///
+/// # Errors
+/// When the connection breaks.
+pub async fn join(connection: Hijacked, how: &Join) -> Result<Ended, CliError> {
+    let (reader, writer) = tokio::io::split(connection);
+    let detached = Arc::new(AtomicBool::new(false));
+    let input = how.stdin.then(|| tokio::spawn(send_stdin(writer, how.terminal.then(|| detached.clone()))));
+    let result = if how.terminal { copy_raw(reader).await } else { copy_framed(reader).await };
+    if let Some(input) = input {
+        input.abort();
+    }
+    result.map_err(|error| CliError::new(format!("read container output: {error}")))?;
+    Ok(if detached.load(Ordering::Relaxed) { Ended::Detached } else { Ended::ByContainer })
+}
+
+/// Copies what is typed. The daemon acts on the detach keys; here they are only noticed, to tell how it ended.
+async fn send_stdin(
+    mut writer: impl AsyncWrite + Unpin,
+    detached: Option<Arc<AtomicBool>>,
+) -> io::Result<()> {
+    let mut input = tokio::io::stdin();
+    let mut buffer = vec![0; 32 * 1024];
+    let mut last = 0;
+    let copied = loop {
+        let read = match input.read(&mut buffer).await {
+            Ok(0) => break Ok(()),
+            Ok(read) => read,
+            Err(error) => break Err(error),
+        };
+        if let Some(detached) = &detached {
+            for byte in &buffer[..read] {
+                if [last, *byte] == DETACH {
+                    detached.store(true, Ordering::Relaxed);
+                }
+                last = *byte;
+            }
+        }
+        if let Err(error) = writer.write_all(&buffer[..read]).await {
+            break Err(error);
+        }
+        writer.flush().await?;
+    };
+    // The end of the input is told by closing our half, also after a failed copy.
+    writer.shutdown().await?;
+    copied
+}
+
+async fn copy_raw(mut reader: impl AsyncRead + Unpin) -> io::Result<()> {
+    let mut out = tokio::io::stdout();
+    let mut buffer = BytesMut::with_capacity(32 * 1024);
+    while reader.read_buf(&mut buffer).await? > 0 {
+        out.write_all(&buffer).await?;
+        out.flush().await?;
+        buffer.clear();
+    }
+    Ok(())
+}
+
+/// Splits framed output into stdout and stderr.
+///
+/// # Errors
+/// When the stream breaks inside a frame or announces an impossible one.
+pub async fn copy_framed(mut reader: impl AsyncRead + Unpin) -> io::Result<()> {
+    let mut out = tokio::io::stdout();
+    let mut err = tokio::io::stderr();
+    let mut buffer = BytesMut::with_capacity(32 * 1024);
+    loop {
+        while buffer.len() >= 8 {
+            let length = u32::from_be_bytes([buffer[4], buffer[5], buffer[6], buffer[7]]) as usize;
+            if length > FRAME_MAX {
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    "the daemon sent a frame that is too large",
+                ));
+            }
+            if buffer.len() < 8 + length {
+                break;
+            }
+            let stream = buffer[0];
+            buffer.advance(8);
+            let payload = buffer.split_to(length);
+            match stream {
+                0 | 1 => {
+                    out.write_all(&payload).await?;
+                    out.flush().await?;
+                }
+                2 => {
+                    err.write_all(&payload).await?;
+                    err.flush().await?;
+                }
+                _ => return Err(io::Error::other(String::from_utf8_lossy(&payload).into_owned())),
+            }
+        }
+        if reader.read_buf(&mut buffer).await? == 0 {
+            return if buffer.is_empty() { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) };
+        }
+    }
+}
+
+/// Tells the container the terminal's size now and at each change. `path` ends in `/resize`.
+pub async fn follow_size(client: Client, path: String) {
+    let Ok(mut changes) = signal(SignalKind::window_change()) else { return };
+    loop {
+        if let Some((rows, columns)) = terminal::size() {
+            // A container that ended meanwhile has no size; the next change may find another one.
+            let _ = client.post(path.clone()).query("h", rows).query("w", columns).send().await;
+        }
+        if changes.recv().await.is_none() {
+            return;
+        }
+    }
+}
+
+/// Passes the signals that end programs on to a container, as `docker run --sig-proxy` does.
+pub async fn forward_signals(client: Client, id: String) {
+    let kinds = [
+        (SignalKind::interrupt(), "SIGINT"),
+        (SignalKind::terminate(), "SIGTERM"),
+        (SignalKind::hangup(), "SIGHUP"),
+        (SignalKind::quit(), "SIGQUIT"),
+        (SignalKind::user_defined1(), "SIGUSR1"),
+        (SignalKind::user_defined2(), "SIGUSR2"),
+    ];
+    let mut open = tokio::task::JoinSet::new();
+    for (kind, name) in kinds {
+        let (client, id) = (client.clone(), id.clone());
+        open.spawn(async move {
+            let Ok(mut arrivals) = signal(kind) else { return };
+            while arrivals.recv().await.is_some() {
+                // The container may be gone already; then there is nobody to signal.
+                let _ = client.post(format!("/containers/{id}/kill")).query("signal", name).send().await;
+            }
+        });
+    }
+    while open.join_next().await.is_some() {}
+}

@@ -1,0 +1,326 @@
+//! Starts a container: network, files, shim, and only then its program.
+//!
+//! In: a container that has no process. Out: one that has, with its record on disk before the program runs, so that a
+//! crash at any moment leaves either nothing or something the next daemon adopts.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use shim::client::{RequestError, SpawnError, StartFailure};
+use shim::{Launch, ShimSpec};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::mounts::MountFrom;
+use super::record::Record;
+use super::{Container, Running, attach, create_parts, remove, supervise};
+use crate::engine::{Engine, Inner, now};
+use crate::error::EngineError;
+use crate::files::{self, blocking};
+use crate::health;
+use crate::spec_build::{self, Shared, Surroundings, network_files};
+use crate::watch::Status;
+
+/// Docker's words around what the runtime says about a program that can't be run.
+const RUNC_PREFIX: &str =
+    "runc create failed: unable to start container process: error during container init: ";
+
+/// Why a container is started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// Somebody asked for it: failures before are forgotten.
+    Asked,
+    /// Its restart policy.
+    Policy,
+}
+
+impl Engine {
+    /// Starts a container. One that runs already: [`EngineError::NotModified`].
+    pub async fn start(&self, container: &str) -> Result<(), EngineError> {
+        let container = self.inner.registry.find(container)?;
+        let engine = self.clone();
+        self.to_the_end(async move { start(&engine, &container, Cause::Asked).await }).await
+    }
+}
+
+pub(crate) async fn start(
+    engine: &Engine,
+    container: &Arc<Container>,
+    cause: Cause,
+) -> Result<(), EngineError> {
+    let _turn = container.turn.lock().await;
+    match container.status() {
+        Status::Running => return Err(EngineError::NotModified),
+        Status::Paused => {
+            return Err(EngineError::wrong_state("cannot start a paused container, try unpause instead"));
+        }
+        Status::Removing | Status::Removed => {
+            return Err(EngineError::wrong_state("container is marked for removal and cannot be started"));
+        }
+        Status::Created | Status::Exited | Status::Restarting => {}
+    }
+    if engine.inner.shutdown.is_cancelled() {
+        return Err(EngineError::ShuttingDown);
+    }
+    if let Some(waiting) = container.live().restart.take() {
+        waiting.cancel();
+    }
+    match launch(&engine.inner, container, cause).await {
+        Ok(running) => {
+            supervise::spawn(engine, container, &running);
+            health::spawn(engine, container, &running);
+            Ok(())
+        }
+        Err(error) => {
+            not_started(&engine.inner, container, &error).await;
+            Err(error)
+        }
+    }
+}
+
+/// Everything up to the running program.
+async fn launch(inner: &Inner, container: &Arc<Container>, cause: Cause) -> Result<Running, EngineError> {
+    let record = container.record();
+    make_bind_sources(&record)?;
+    let shared = shared_namespaces(inner, &record)?;
+    let image = record
+        .image_id
+        .parse()
+        .map_err(|error: images::ParseDigestError| EngineError::Images(Box::new(error)))?;
+    let image = inner.config.images.image(&image).await.map_err(super::create::lookup_error)?;
+    let endpoint = attach_network(inner, &record, shared).await?;
+    let around = Surroundings {
+        roots: &inner.roots,
+        layers: image.layers,
+        endpoint: endpoint.as_ref(),
+        shared,
+        cgroup_parent: cgroup_parent(inner, &record),
+    };
+    write_files(inner, &record, endpoint.as_ref())?;
+    let spec = spec_build::build(&record, &around)?;
+    let log = log_spec(inner, &record)?;
+    let spec = ShimSpec::new(Launch::Container(Box::new(spec)), log, record.config.stdin_once);
+    let dir = inner.roots.shim(&record.id);
+    let cleaned = dir.clone();
+    blocking(move || files::remove_dir(&cleaned)).await?;
+    let shim = shim::client::spawn(&dir, &spec, Some(&inner.config.shim_exe)).await.map_err(spawn_error)?;
+    let running =
+        Running { shim, ended: Arc::new(watch::Sender::new(false)), over: CancellationToken::new() };
+    // From here on clients attach to the shim itself; those that came before are connected now.
+    container.live().running = Some(running.clone());
+    attach::connect_pending(container, &running.shim).await;
+    run(inner, container, &running, endpoint, cause).await?;
+    Ok(running)
+}
+
+/// The record first, then the program.
+async fn run(
+    inner: &Inner,
+    container: &Arc<Container>,
+    running: &Running,
+    endpoint: Option<network::Endpoint>,
+    cause: Cause,
+) -> Result<(), EngineError> {
+    {
+        let mut live = container.live();
+        let started_at = now();
+        let has_check = health::schedule(&live.record.config).is_some();
+        let run = &mut live.record.run;
+        run.status = Status::Running;
+        run.pid = Some(running.shim.pid());
+        run.started_at = started_at;
+        run.exit_code = 0;
+        run.error.clear();
+        run.oom_killed = false;
+        run.endpoint = endpoint;
+        if cause == Cause::Asked {
+            run.stopped_by_hand = false;
+            run.backoff = Default::default();
+        }
+        health::begin(run, has_check, started_at);
+    }
+    inner.save(container).await?;
+    let started_at = running.shim.go().await.map_err(go_error)?;
+    container.live().record.run.started_at = started_at;
+    inner.config.images.set_running(&container.id, true);
+    container.publish_phase(false);
+    let endpoint = container.live().record.run.endpoint.clone();
+    if let Some(endpoint) = endpoint {
+        inner.events.network(&endpoint.network_id, endpoint.mode.name(), "connect", &container.id);
+    }
+    inner.events.container(container, "start", &[]);
+    inner.announce(container);
+    Ok(())
+}
+
+/// Takes back what a failed start left, and notes why.
+async fn not_started(inner: &Inner, container: &Arc<Container>, error: &EngineError) {
+    inner.config.network.release(&container.id).await;
+    let auto_remove = {
+        let mut live = container.live();
+        live.pending.clear();
+        live.running = None;
+        let run = &mut live.record.run;
+        run.pid = None;
+        run.endpoint = None;
+        run.error = error_text(error);
+        // Source: moby, `daemon/start.go`: whatever has no code of its own is 128.
+        run.exit_code = match error {
+            EngineError::Start { exit_code, .. } => *exit_code,
+            _ => 128,
+        };
+        run.status = if run.finished_at.is_zero() { Status::Created } else { Status::Exited };
+        live.record.host_config.auto_remove
+    };
+    let dir = inner.roots.shim(&container.id);
+    if let Err(error) = blocking(move || files::remove_dir(&dir)).await {
+        tracing::warn!(container.id = %container.id, error = &error as &dyn std::error::Error, "shim directory left");
+    }
+    inner.save_or_log(container).await;
+    container.publish_phase(true);
+    inner.announce(container);
+    if auto_remove && let Err(error) = remove::remove_in_turn(inner, container, true).await {
+        tracing::error!(container.id = %container.id, error = &error as &dyn std::error::Error, "not removed");
+    }
+}
+
+/// The text with all its causes, as clients see it.
+pub(crate) fn error_text(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let more = cause.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        source = cause.source();
+    }
+    text
+}
+
+fn spawn_error(error: SpawnError) -> EngineError {
+    match error {
+        SpawnError::Create(failure) => start_failure(failure),
+        other => EngineError::Shim(Box::new(other)),
+    }
+}
+
+fn go_error(error: RequestError) -> EngineError {
+    match error {
+        RequestError::Start(failure) => start_failure(failure),
+        other => EngineError::Shim(Box::new(other)),
+    }
+}
+
+fn start_failure(failure: StartFailure) -> EngineError {
+    EngineError::Start {
+        text: format!("{RUNC_PREFIX}{}: unknown", failure.message),
+        exit_code: i64::from(failure.exit_code),
+    }
+}
+
+/// `-v` makes missing sources; those of `--mount` must still be there.
+fn make_bind_sources(record: &Record) -> Result<(), EngineError> {
+    for mount in &record.mounts {
+        let MountFrom::Bind { path, create, .. } = &mount.source else { continue };
+        if Path::new(path).exists() {
+            continue;
+        }
+        if !create {
+            return Err(EngineError::invalid(format!(
+                "invalid mount config for type \"bind\": bind source path does not exist: {path}"
+            )));
+        }
+        files::make_dir(Path::new(path), 0o755)?;
+    }
+    Ok(())
+}
+
+fn shared_namespaces(inner: &Inner, record: &Record) -> Result<Shared, EngineError> {
+    let pid_of = |mode: &str, what: &str| -> Result<Option<i32>, EngineError> {
+        let Some(other) = mode.strip_prefix("container:") else { return Ok(None) };
+        let other = inner.registry.find(other)?;
+        let running = other.running().map_err(|_| {
+            EngineError::wrong_state(format!("cannot join {what} of a non running container: {}", other.id))
+        })?;
+        Ok(Some(running.shim.pid()))
+    };
+    let host = &record.host_config;
+    Ok(Shared {
+        network: pid_of(&host.network_mode, "network")?,
+        ipc: pid_of(&host.ipc_mode, "IPC")?,
+        pid: pid_of(&host.pid_mode, "PID")?,
+    })
+}
+
+pub(crate) fn cgroup_parent(inner: &Inner, record: &Record) -> String {
+    match record.host_config.cgroup_parent.as_str() {
+        "" => inner.config.cgroup_parent.clone(),
+        own => format!("/{}", own.trim_start_matches('/')),
+    }
+}
+
+async fn attach_network(
+    inner: &Inner,
+    record: &Record,
+    shared: Shared,
+) -> Result<Option<network::Endpoint>, EngineError> {
+    if shared.network.is_some() {
+        return Ok(None);
+    }
+    let mode = record.host_config.network_mode.as_str();
+    let asked_mac = record.networks.get(mode).map(|settings| settings.mac_address.clone());
+    let mac = [record.config.mac_address.clone()].into_iter().chain(asked_mac).find(|mac| !mac.is_empty());
+    let request = network::AttachRequest {
+        container_id: record.id.clone(),
+        container_name: record.name.clone(),
+        mode: mode.parse().map_err(|_| EngineError::NoSuchNetwork(mode.to_owned()))?,
+        ports: create_parts::port_requests(&record.config, &record.host_config)?,
+        mac,
+        ip: None,
+    };
+    match inner.config.network.attach(request).await {
+        Ok(endpoint) => Ok(Some(endpoint)),
+        Err(error) => Err(EngineError::Network(Box::new(error))),
+    }
+}
+
+/// Three small files, written in place: a container that is started again keeps its bind mounts' targets.
+fn write_files(
+    inner: &Inner,
+    record: &Record,
+    endpoint: Option<&network::Endpoint>,
+) -> Result<(), EngineError> {
+    if record.host_config.network_mode.starts_with("container:") {
+        return Ok(());
+    }
+    let dir = inner.roots.container(&record.id);
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let dns = network_files::DaemonDns {
+        servers: &inner.config.dns,
+        search: &inner.config.dns_search,
+        options: &inner.config.dns_options,
+    };
+    let (ip, gateway) = endpoint.map_or((None, None), |endpoint| (endpoint.ip, endpoint.gateway));
+    let hosts = network_files::hosts(record, &read("/etc/hosts"), ip, gateway);
+    let resolv = network_files::resolv_conf(record, dns, &read("/etc/resolv.conf"));
+    let hostname = format!("{}\n", record.config.hostname);
+    for (name, text) in [("hosts", hosts), ("resolv.conf", resolv), ("hostname", hostname)] {
+        files::write_file(&dir.join(name), text.as_bytes(), 0o644)?;
+    }
+    Ok(())
+}
+
+fn log_spec(inner: &Inner, record: &Record) -> Result<::logs::LogSpec, EngineError> {
+    let subject = ::logs::LogSubject {
+        id: &record.id,
+        name: &record.name,
+        image_name: record.image_name(),
+        image_id: &record.image_id,
+        labels: &record.config.labels,
+        env: &record.config.env,
+    };
+    let log = &record.host_config.log_config;
+    ::logs::log_spec(&log.driver, &log.config, &subject, inner.roots.log(&record.id))
+        .map_err(|error| EngineError::invalid(format!("failed to initialize logging driver: {error}")))
+}

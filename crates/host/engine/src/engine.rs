@@ -1,0 +1,167 @@
+//! The engine's handle and what all operations share.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use objects::Timestamp;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::EngineConfig;
+use crate::container::Container;
+use crate::container::record::Record;
+use crate::container::registry::Registry;
+use crate::error::EngineError;
+use crate::events::Events;
+use crate::exec::Execs;
+use crate::files::Roots;
+use crate::state::{Change, State};
+use crate::volume::Volumes;
+use crate::watch::{Announcer, ContainerState, StateChanges, Status};
+
+/// The containers of this machine. Cheap to clone; every clone is the same engine.
+#[derive(Clone)]
+pub struct Engine {
+    pub(crate) inner: Arc<Inner>,
+}
+
+/// What every operation works with.
+pub(crate) struct Inner {
+    pub(crate) config: EngineConfig,
+    pub(crate) roots: Roots,
+    pub(crate) state: State,
+    pub(crate) registry: Registry,
+    pub(crate) volumes: Volumes,
+    pub(crate) execs: Execs,
+    pub(crate) events: Events,
+    pub(crate) announcer: Announcer,
+    /// Everything that runs on behalf of the engine.
+    pub(crate) tasks: TaskTracker,
+    /// Cancelled when the engine shuts down; containers go on.
+    pub(crate) shutdown: CancellationToken,
+    /// How many CPUs a container may be given.
+    pub(crate) cpus: usize,
+}
+
+/// How many containers do what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counts {
+    /// With a process that isn't frozen.
+    pub running: usize,
+    /// With frozen processes.
+    pub paused: usize,
+    /// All others.
+    pub stopped: usize,
+}
+
+impl Engine {
+    /// Stops the engine's own work. Containers keep running and are adopted by the next engine on the same roots.
+    pub async fn shutdown(&self) {
+        self.inner.shutdown.cancel();
+        self.inner.tasks.close();
+        self.inner.tasks.wait().await;
+        let inner = Arc::clone(&self.inner);
+        // Fails only when the runtime is going down, and then dropping the state closes it as well.
+        let _ = tokio::task::spawn_blocking(move || inner.state.close()).await;
+    }
+
+    /// The states of all containers, sorted by id.
+    pub fn states(&self) -> Vec<Arc<ContainerState>> {
+        self.inner.registry.all().iter().map(|container| Arc::new(container.state())).collect()
+    }
+
+    /// The state of one container, by id, name or id prefix.
+    pub fn state(&self, container: &str) -> Option<Arc<ContainerState>> {
+        self.inner.registry.find(container).ok().map(|container| Arc::new(container.state()))
+    }
+
+    /// A stream of states from now on. Subscribe first, then read [`Engine::states`], and nothing is missed.
+    pub fn watch(&self) -> StateChanges {
+        self.inner.announcer.subscribe()
+    }
+
+    /// The image store it was opened with.
+    pub fn images(&self) -> &images::Store {
+        &self.inner.config.images
+    }
+
+    /// The networks it was opened with.
+    pub fn network(&self) -> &network::Network {
+        &self.inner.config.network
+    }
+
+    /// How many containers do what, for `docker info`.
+    pub fn counts(&self) -> Counts {
+        let mut counts = Counts::default();
+        for container in self.inner.registry.all() {
+            match container.status() {
+                Status::Running | Status::Restarting => counts.running += 1,
+                Status::Paused => counts.paused += 1,
+                _ => counts.stopped += 1,
+            }
+        }
+        counts
+    }
+
+    /// Runs work to its end even when whoever asked goes away: a half-done change is worse than a late one.
+    pub(crate) async fn to_the_end<T, F>(&self, work: F) -> Result<T, EngineError>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, EngineError>> + Send + 'static,
+    {
+        if self.inner.shutdown.is_cancelled() {
+            return Err(EngineError::ShuttingDown);
+        }
+        match self.inner.tasks.spawn(work).await {
+            Ok(outcome) => outcome,
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            Err(_) => Err(EngineError::ShuttingDown),
+        }
+    }
+}
+
+impl Inner {
+    /// Writes a container's record as it is now.
+    pub(crate) async fn save(&self, container: &Container) -> Result<(), EngineError> {
+        let change = {
+            let live = container.live();
+            Change::put::<Record>(&container.id, &live.record)
+        };
+        Ok(self.state.commit(vec![change]).await?)
+    }
+
+    /// Writes a record whose loss would only cost a detail after a crash.
+    pub(crate) async fn save_or_log(&self, container: &Container) {
+        if let Err(error) = self.save(container).await {
+            tracing::error!(container.id = %container.id, error = &error as &dyn std::error::Error, "record not written");
+        }
+    }
+
+    /// Tells everybody how the container is now.
+    pub(crate) fn announce(&self, container: &Container) {
+        self.announcer.announce(container.state());
+    }
+}
+
+/// The time now.
+pub(crate) fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Timestamp(i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
+}
+
+/// 64 random hex digits.
+pub(crate) fn new_id() -> Result<String, EngineError> {
+    let mut bytes = [0u8; 32];
+    fill_random(&mut bytes)?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// Random bytes of the kernel.
+pub(crate) fn fill_random(bytes: &mut [u8]) -> Result<(), EngineError> {
+    getrandom::fill(bytes).map_err(|error| EngineError::File {
+        what: "read random bytes from",
+        path: "getrandom".into(),
+        source: std::io::Error::other(error.to_string()),
+    })
+}

@@ -1,0 +1,62 @@
+//! Reads and sets kernel parameters of this network namespace.
+//!
+//! In: names below `/proc/sys/net`. Out: their values. Writes only what differs, so that a read-only `/proc/sys` that
+//! an operator prepared is good enough.
+
+use std::fs;
+use std::io;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::NetworkError;
+
+/// What Linux uses when nothing else is set; also what Docker falls back to.
+///
+/// Source: moby, `daemon/libnetwork/portallocator/portallocator_linux.go`.
+const DEFAULT_EPHEMERAL: RangeInclusive<u16> = 49153..=65535;
+
+fn path(name: &str) -> PathBuf {
+    Path::new("/proc/sys/net").join(name)
+}
+
+/// Lets this machine pass packets on, and its own loopback clients reach containers of `bridge`.
+pub(crate) fn prepare(bridge: &str) -> Result<(), NetworkError> {
+    if set("ipv4/ip_forward", "1").map_err(|e| failure("net.ipv4.ip_forward", e))? {
+        tracing::info!("turned on forwarding of IPv4 packets (net.ipv4.ip_forward)");
+    }
+    set(&format!("ipv4/conf/{bridge}/route_localnet"), "1")
+        .map_err(|e| failure("net.ipv4.conf.<bridge>.route_localnet", e))?;
+    // Strict checking of senders would drop nothing of ours, but a bridge needs no routes advertised by a container.
+    match set(&format!("ipv6/conf/{bridge}/accept_ra"), "0") {
+        Ok(_) => {}
+        // A kernel without IPv6 has no such parameter and accepts no advertisement.
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        Err(e) => return Err(failure("net.ipv6.conf.<bridge>.accept_ra", e)),
+    }
+    Ok(())
+}
+
+/// The range for ports that nobody asked for by number.
+pub(crate) fn ephemeral_ports() -> RangeInclusive<u16> {
+    let Ok(text) = fs::read_to_string(path("ipv4/ip_local_port_range")) else { return DEFAULT_EPHEMERAL };
+    let mut numbers = text.split_whitespace().map(str::parse::<u16>);
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(first)), Some(Ok(last))) if first > 0 && first <= last => first..=last,
+        _ => DEFAULT_EPHEMERAL,
+    }
+}
+
+/// True when the value had to be changed.
+fn set(name: &str, value: &str) -> io::Result<bool> {
+    let path = path(name);
+    if fs::read_to_string(&path)?.trim() == value {
+        return Ok(false);
+    }
+    fs::write(&path, value)?;
+    Ok(true)
+}
+
+fn failure(name: &'static str, source: io::Error) -> NetworkError {
+    NetworkError::Sysctl { name, source: Arc::new(source) }
+}

@@ -1,0 +1,107 @@
+//! Connects a container: a veth pair made by the creator, and its inner end configured by the new process.
+//!
+//! In: the interfaces of a spec. Out: links, addresses and routes. Never chooses an address or a name, and never touches
+//! the bridge beyond adding a port to it.
+
+use std::net::IpAddr;
+use std::path::Path;
+
+use netlink::NetlinkError;
+use netlink::route::{Mac, Namespace, RouteSocket, VethPair};
+use rustix::io::Errno;
+
+use crate::error::{StartError, Step};
+use crate::inside::Inside;
+use crate::spec::Interface;
+use crate::wire::Failure;
+
+/// Largest packet when a spec leaves it open. Source: Ethernet.
+const DEFAULT_MTU: u32 = 1500;
+
+/// Makes the pairs, with their inner ends in the network namespace of `pid`. To be called by the creator.
+pub(crate) fn connect(interfaces: &[Interface], pid: i32) -> Result<(), StartError> {
+    if interfaces.is_empty() {
+        return Ok(());
+    }
+    let mut socket = RouteSocket::open().map_err(|source| failed("", source))?;
+    for (index, interface) in interfaces.iter().enumerate() {
+        if let Err(source) = connect_one(&mut socket, interface, pid) {
+            disconnect(&interfaces[..index]);
+            return Err(failed(&interface.host_name, source));
+        }
+    }
+    Ok(())
+}
+
+fn connect_one(socket: &mut RouteSocket, interface: &Interface, pid: i32) -> Result<(), NetlinkError> {
+    let master = interface.bridge.as_deref().map(|bridge| socket.index(bridge)).transpose()?;
+    socket.add_veth(&VethPair {
+        name: &interface.host_name,
+        master,
+        mtu: mtu_of(interface),
+        up: true,
+        peer_name: &interface.name,
+        peer_mac: interface.mac.map(Mac),
+        peer_namespace: Some(Namespace::Pid(pid.unsigned_abs())),
+    })
+}
+
+fn mtu_of(interface: &Interface) -> u32 {
+    if interface.mtu == 0 { DEFAULT_MTU } else { interface.mtu }
+}
+
+/// Removes the host's ends, so that nothing is left of a container that failed. The kernel would do so itself, but only
+/// some time after the container's namespace is gone.
+pub(crate) fn disconnect(interfaces: &[Interface]) {
+    let Ok(mut socket) = RouteSocket::open() else { return };
+    for interface in interfaces {
+        if let Ok(Some(link)) = socket.link(&interface.host_name) {
+            // It may have vanished together with the namespace just now.
+            drop(socket.delete_link(link.index));
+        }
+    }
+}
+
+fn failed(interface: &str, source: NetlinkError) -> StartError {
+    StartError::Network { interface: interface.to_owned(), cause: source }
+}
+
+/// Brings up loopback and the inner ends. To be called in the container's network namespace, with its `/proc` mounted.
+pub(crate) fn configure(inside: &Inside, interfaces: &[Interface]) -> Result<(), Failure> {
+    /// The kernel gives loopback this number in every namespace.
+    const LOOPBACK: u32 = 1;
+    let mut socket = RouteSocket::open().map_err(|error| refused("lo", &error))?;
+    socket.set_up(LOOPBACK).map_err(|error| refused("lo", &error))?;
+    for interface in interfaces {
+        if !interface.addresses.iter().any(|address| address.ip.is_ipv6()) {
+            // Else the kernel would give it an address of its own and talk to routers.
+            // Source: moby, `libnetwork/osl`, `setIPv6`. Kernels without IPv6 have no such file.
+            let path = format!("/proc/sys/net/ipv6/conf/{}/disable_ipv6", interface.name);
+            let _ = crate::sysctl::write(inside, Path::new(&path), "1");
+        }
+        configure_one(&mut socket, interface).map_err(|error| refused(&interface.name, &error))?;
+    }
+    Ok(())
+}
+
+fn configure_one(socket: &mut RouteSocket, interface: &Interface) -> Result<(), NetlinkError> {
+    let index = socket.index(&interface.name)?;
+    for address in &interface.addresses {
+        socket.add_address(index, address.ip, address.prefix_len)?;
+    }
+    socket.set_up(index)?;
+    for gateway in &interface.gateways {
+        let out = match gateway {
+            // A link-local next hop means nothing without its link.
+            IpAddr::V6(_) => Some(index),
+            IpAddr::V4(_) => None,
+        };
+        socket.add_default_route(*gateway, out)?;
+    }
+    Ok(())
+}
+
+fn refused(interface: &str, error: &NetlinkError) -> Failure {
+    let errno = error.errno().map_or(Errno::IO, Errno::from_raw_os_error);
+    Failure::Step { step: Step::Network, subject: interface.to_owned(), errno }
+}
