@@ -21,7 +21,7 @@ def test_a_killed_task_is_replaced_with_its_history(swarm):
     assert sorted(t["Slot"] for t in first) == [1, 2, 3]
     victim = first[0]
     os.kill(victim["Status"]["ContainerStatus"]["PID"], signal.SIGKILL)
-    until(lambda: len(running(d, "keep")) == 3 and victim["ID"] not in {t["ID"] for t in running(d, "keep")}, 20, "replaced")
+    until(lambda: len([t for t in running(d, "keep") if t["ID"] != victim["ID"]]) == 3, 20, "replaced")
     dead = next(t for t in task_list(d, "keep") if t["ID"] == victim["ID"])
     assert dead["Status"]["State"] == "failed" and dead["DesiredState"] == "shutdown"
     assert dead["Status"]["Err"] == "task: non-zero exit (137)" and dead["Status"]["Message"] == "started"
@@ -82,7 +82,7 @@ def test_start_first_keeps_the_old_until_the_new_runs(swarm):
 
 
 def test_the_attached_client_sees_it_converge(swarm):
-    done = swarm.docker("service", "create", "--no-resolve-image", "--name", "att", "--update-monitor", "100ms", IMAGE, "sleep", "1000")
+    done = swarm.docker("service", "create", "--no-resolve-image", "--name", "att", "--update-monitor", "1s", "--stop-signal", "KILL", IMAGE, "sleep", "1000")
     assert "converged" in done.stdout
     done = swarm.docker("service", "update", "--env-add", "B=2", "att")
     assert "converged" in done.stdout
@@ -97,7 +97,7 @@ def test_health_gates_running_and_replaces_the_unhealthy(swarm):
     container = task["Status"]["ContainerStatus"]["ContainerID"]
     assert d.json("inspect", container)[0]["State"]["Health"]["Status"] == "healthy"
     d.docker("exec", container, "touch", "/tmp/sick")
-    until(lambda: running(d, "hc") and running(d, "hc")[0]["ID"] != task["ID"], 30, "replaced")
+    until(lambda: [t for t in running(d, "hc") if t["ID"] != task["ID"]], 30, "replaced")
     dead = next(t for t in task_list(d, "hc") if t["ID"] == task["ID"])
     assert dead["Status"]["Err"].startswith("task: non-zero exit (") and dead["Status"]["Err"].endswith("): dockerexec: unhealthy container")
 

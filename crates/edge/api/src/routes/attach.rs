@@ -5,7 +5,8 @@
 use std::collections::BTreeMap;
 
 use engine::{AttachOptions, LogsOptions};
-use logs::Tail;
+use logs::{OutputStream, Tail};
+use tokio::io::AsyncWriteExt;
 
 use crate::AppState;
 use crate::answer::{Answer, ok};
@@ -16,7 +17,7 @@ use crate::error::ApiError;
 use crate::log_lines::{RAW, Style, Writer, content_type};
 use crate::query::Query;
 use crate::route::{Route, serve};
-use crate::takeover::Takeover;
+use crate::takeover::{Raw, Takeover};
 
 pub(super) fn routes() -> Vec<Route<AppState>> {
     vec![
@@ -50,6 +51,21 @@ pub(super) fn taken_over(call: &Call, conversation: Conversation) -> Answer {
     let framed = !conversation.attached.tty;
     let kind = if upgrade { content_type(framed, call.is_at_least(42)) } else { RAW };
     let speak = Box::new(move |raw| Box::pin(converse(raw, conversation)) as _);
+    Answer::Takeover(Takeover { upgrade, kind, speak })
+}
+
+/// The way out of HTTP to say one thing on stdout and close.
+pub(super) fn last_words(call: &Call, text: &[u8], framed: bool) -> Answer {
+    let upgrade = call.wants_upgrade();
+    let kind = if upgrade { content_type(framed, call.is_at_least(42)) } else { RAW };
+    let said = if framed { logs::frame(OutputStream::Stdout, text) } else { text.to_vec() };
+    let speak = Box::new(move |mut raw: Raw| {
+        Box::pin(async move {
+            // A client that is gone reads nothing.
+            let _ = raw.write_all(&said).await;
+            let _ = raw.shutdown().await;
+        }) as _
+    });
     Answer::Takeover(Takeover { upgrade, kind, speak })
 }
 

@@ -3,7 +3,7 @@
 //! In: requests. Out: calls of the engine, and for a start that is not detached a raw conversation.
 
 use docker::{ExecConfig, ExecStart};
-use engine::{ExecStartOptions, ExecStarted};
+use engine::{EngineError, ExecStartOptions, ExecStarted};
 use http::StatusCode;
 
 use crate::AppState;
@@ -42,9 +42,16 @@ async fn start(mut call: Call) -> Result<Answer, ApiError> {
     let id = call.param("id");
     let keys = DetachKeys::parse(&call.state.engine.exec_inspect(id).await?.detach_keys)?;
     let options = ExecStartOptions { detach: body.detach, console_size };
-    match call.state.engine.exec_start(id, options).await? {
-        ExecStarted::Detached => Ok(ok()),
-        ExecStarted::Attached(attached) => {
+    match call.state.engine.exec_start(id, options).await {
+        Err(error @ EngineError::ExecStart { .. }) if !body.detach => {
+            // Clients want the streams first and then read why nothing comes. Source: moby, `exec.go`
+            // `postContainerExecStart`.
+            let text = format!("{}\r\n", images::message(&error)).into_bytes();
+            Ok(super::attach::last_words(&call, &text, !body.tty))
+        }
+        Err(error) => Err(error.into()),
+        Ok(ExecStarted::Detached) => Ok(ok()),
+        Ok(ExecStarted::Attached(attached)) => {
             let keys = attached.tty.then_some(keys);
             let conversation = Conversation { attached, keys, before: Vec::new(), is_live: true };
             Ok(super::attach::taken_over(&call, conversation))

@@ -110,13 +110,16 @@ impl Merge {
             }
             let has_streams = !self.streams.is_empty();
             tokio::select! {
-                Some(piece) = self.streams.next(), if has_streams => return Some(piece),
+                piece = self.streams.next(), if has_streams => {
+                    // The last stream ended: the top of the loop says what that means.
+                    let Some(piece) = piece else { continue };
+                    return Some(piece);
+                }
                 change = next_change(&mut self.changes) => match change {
                     Some(StateChange::Changed(state)) => self.add(&state).await,
                     Some(StateChange::Missed) => self.look().await,
                     None => self.changes = None,
                 },
-                else => {}
             }
         }
     }
