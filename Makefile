@@ -5,7 +5,7 @@ SKEP    := target/$(TARGET)/debug/skep
 RELEASE := target/$(TARGET)/release/skep
 N       ?= 10000
 
-.PHONY: all build release test unit conformance verify fix demo seeds docs bench-packages clean
+.PHONY: all build release test unit conformance vm-test verify fix demo seeds docs bench-packages clean
 
 all: build
 
@@ -20,9 +20,10 @@ release: packages-build
 packages-build:
 	@scripts/packages gcc libc6-dev make
 packages-test:
-	@scripts/packages busybox-static nftables iproute2 docker-registry skopeo python3 python3-docker python3-pytest
+	@scripts/packages busybox-static nftables iproute2 util-linux docker-registry openssl skopeo python3 python3-docker python3-pytest
+	@command -v docker >/dev/null || scripts/packages docker.io
 packages-demo:
-	@scripts/packages curl iproute2 nftables
+	@scripts/packages busybox-static curl iproute2 nftables
 
 test: verify conformance
 
@@ -43,6 +44,10 @@ verify: packages-build packages-test
 
 fix:
 	cargo fmt --all
+
+# skep on cgroup v2, in a virtual machine with a Debian kernel; says NOT RUN where there can be none.
+vm-test: build
+	SKEP=$(abspath $(SKEP)) testkit/vm/run
 
 demo: build packages-demo
 	SKEP=$(abspath $(SKEP)) scripts/demo

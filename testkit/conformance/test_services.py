@@ -49,6 +49,28 @@ def test_ports_are_spread_over_the_tasks(swarm):
     assert "port '18090' is already in use by service 'web'" in taken.stderr
 
 
+def test_a_changed_target_port_cuts_nobody_off_and_a_removed_one_is_free(swarm):
+    d = swarm
+    both = "mkdir /a /b; echo 80 >/a/index.html; echo 81 >/b/index.html; httpd -p 80 -h /a; exec httpd -f -p 81 -h /b"
+    create(d, "moves", "--replicas", "2", "--publish", "18091:80", "--update-delay", "4s", IMAGE, "sh", "-c", both)
+    until(lambda: len(running(d, "moves")) == 2, 20, "2 run")
+    page = lambda: urllib.request.urlopen("http://127.0.0.1:18091/", timeout=5).read().decode().strip()
+    seen = set()
+
+    def answered(*expect):
+        try:
+            seen.add(page())
+        except OSError:
+            return False
+        return seen == set(expect)
+    until(lambda: answered("80"), 10, "the old port answers")
+    d.docker("service", "update", "--detach", "--publish-rm", "80", "--publish-add", "18091:81", "moves")
+    until(lambda: answered("80", "81"), 20, "both answer")
+    assert {page() for _ in range(4)} == {"80", "81"}, "the old task is still behind the port"
+    d.docker("service", "update", "--publish-rm", "81", "moves")
+    d.docker("run", "--rm", "-p", "18091:80", IMAGE, "true")
+
+
 def test_scale_update_rollback(swarm):
     d = swarm
     create(d, "roll", "--replicas", "2", "--update-monitor", "200ms", "--update-parallelism", "1", IMAGE, "sleep", "1000")
@@ -168,3 +190,30 @@ def test_the_swarm_describes_itself(swarm):
     assert "BEGIN CERTIFICATE" in described["TLSInfo"]["TrustRoot"]
     assert "already part of a swarm" in d.docker("swarm", "init", check=False).stderr
     assert json.loads(d.out("node", "inspect", "self"))[0]["Description"]["Resources"]["NanoCPUs"] > 0
+
+
+def of_tasks(d):
+    return [c for c in d.containers() if "com.docker.swarm.task.id" in c["Labels"]]
+
+
+def test_leaving_takes_containers_and_held_ports_away(own):
+    d = own
+    for is_damaged in (False, True):
+        d.docker("swarm", "init", "--advertise-addr", "127.0.0.1")
+        create(d, "web", "--replicas", "2", IMAGE, "sleep", "1000")
+        # Its port is held though it never has a container.
+        create(d, "waits", "--publish", "18097:80", "no-such-image:1")
+        until(lambda: len(running(d, "web")) == 2, 20, "2 run")
+        until(lambda: d.docker("run", "--rm", "-p", "18097:80", IMAGE, "true", check=False).returncode, 10, "held")
+        if is_damaged:
+            d.end()
+            (d.base / "data/swarm/state.json").write_text("{")
+            d.start()
+            assert d.call("GET", "/info")[1]["Swarm"]["LocalNodeState"] == "error"
+        # What is being made just now goes as well.
+        elif d.docker("service", "scale", "--detach", "web=30"):
+            until(lambda: len(of_tasks(d)) > 5, 20, "containers appear")
+        d.docker("swarm", "leave", "--force")
+        assert not of_tasks(d)
+        d.docker("run", "--rm", "-p", "18097:80", IMAGE, "true")
+        assert not of_tasks(d)

@@ -37,7 +37,7 @@ fn main() -> ExitCode {
     if arguments.next().as_deref() == Some(OsStr::new("shim")) {
         return shim::main(&arguments.collect::<Vec<_>>());
     }
-    let skep = Skep::parse();
+    let skep: Skep = cli::grammar::parse();
     match skep.command {
         Top::Daemon(flags) => match daemon::run(*flags) {
             Ok(()) => ExitCode::SUCCESS,

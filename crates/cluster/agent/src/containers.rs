@@ -6,12 +6,14 @@ use std::future::Future;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-use docker::PortMap;
+use docker::{ContainerCreateRequest, ContainerCreateResponse, PortMap};
 use engine::{
     ContainerState, Engine, EngineError, ErrorKind, RemoveOptions, StateChange, StateChanges, Status,
     StopOptions,
 };
-use objects::{NodeId, PortConfig, PortProtocol, PublishMode, ServiceId, Task, TaskId};
+use network::ServicePort;
+use objects::{NodeId, PortConfig, PublishMode, ServiceId, Task, TaskId};
+use tokio_util::task::TaskTracker;
 
 use crate::container_spec::{self, NODE_ID, TASK_ID};
 use crate::placeholders::NodeFacts;
@@ -52,13 +54,6 @@ pub(crate) struct Failure {
     pub(crate) is_passing: bool,
 }
 
-/// A port of a service and the addresses behind it.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Publication {
-    pub(crate) ports: Vec<PortConfig>,
-    pub(crate) backends: Vec<Ipv4Addr>,
-}
-
 /// The containers of this machine, as the agent needs them.
 pub(crate) trait Containers: Clone + Send + Sync + 'static {
     /// Follows changes; nothing from now on is missed.
@@ -79,6 +74,8 @@ pub(crate) trait Containers: Clone + Send + Sync + 'static {
         task: Arc<Task>,
         pulled: Result<(), String>,
     ) -> impl Future<Output = Result<(), Failure>> + Send;
+    /// Waits for the end of what `prepare` began and nobody waits for any more. Whoever calls it prepares nothing after.
+    fn settle(&self) -> impl Future<Output = ()> + Send;
     /// Starts a container; one that runs already will do.
     fn start(&self, id: String) -> impl Future<Output = Result<(), Failure>> + Send;
     /// Stops a container and waits for its end; `None` takes its own grace.
@@ -91,11 +88,11 @@ pub(crate) trait Containers: Clone + Send + Sync + 'static {
     fn remove(&self, id: String) -> impl Future<Output = Result<(), Failure>> + Send;
     /// Address and ports of a running container.
     fn details(&self, id: String, task: Arc<Task>) -> impl Future<Output = Result<Details, Failure>> + Send;
-    /// Spreads a service's published ports over these addresses; `None` takes them away.
+    /// Publishes exactly these ports of a service; without any, what it had is taken away.
     fn publish(
         &self,
         service: ServiceId,
-        publication: Option<Publication>,
+        ports: Vec<ServicePort>,
     ) -> impl Future<Output = Result<(), Failure>> + Send;
 }
 
@@ -111,12 +108,24 @@ pub(crate) struct EngineContainers {
     engine: Engine,
     node: Arc<NodeFacts>,
     puller: Puller,
+    /// Containers that are being made.
+    creations: TaskTracker,
 }
 
 impl EngineContainers {
     pub(crate) fn new(engine: Engine, node: NodeFacts) -> Self {
         let puller = Puller::new(engine.images().clone());
-        Self { engine, node: Arc::new(node), puller }
+        Self { engine, node: Arc::new(node), puller, creations: TaskTracker::new() }
+    }
+
+    /// The engine makes a container to the end even when nobody waits any more: what it has begun can be waited for.
+    async fn create(&self, request: ContainerCreateRequest) -> Result<ContainerCreateResponse, EngineError> {
+        let engine = self.engine.clone();
+        let created = self.creations.spawn(async move { engine.create(request).await }).await;
+        created.unwrap_or_else(|error| match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => Err(EngineError::ShuttingDown),
+        })
     }
 }
 
@@ -171,8 +180,15 @@ impl Containers for EngineContainers {
 
     async fn prepare(&self, task: Arc<Task>, pulled: Result<(), String>) -> Result<(), Failure> {
         let request = container_spec::request(&task, &self.node).map_err(|error| permanent(&error))?;
-        match self.engine.create(request).await {
-            Ok(_) | Err(EngineError::NameInUse { .. }) => Ok(()),
+        match self.create(request).await {
+            Ok(_) => Ok(()),
+            // Ours, unless it is on its way out or not made to the end; then the name is free soon.
+            Err(EngineError::NameInUse { .. }) if self.find(&task).is_some_and(|state| is_there(&state)) => {
+                Ok(())
+            }
+            Err(error @ EngineError::NameInUse { .. }) => {
+                Err(Failure { is_passing: true, ..permanent(&error) })
+            }
             // The engine only knows that there is no image; the pull knows why.
             Err(EngineError::NoSuchImage(reference)) => {
                 let text = match pulled {
@@ -183,6 +199,11 @@ impl Containers for EngineContainers {
             }
             Err(error) => Err(failure(&error)),
         }
+    }
+
+    async fn settle(&self) {
+        self.creations.close();
+        self.creations.wait().await;
     }
 
     async fn start(&self, id: String) -> Result<(), Failure> {
@@ -200,10 +221,7 @@ impl Containers for EngineContainers {
     }
 
     async fn remove(&self, id: String) -> Result<(), Failure> {
-        match self.engine.remove(&id, RemoveOptions { force: true, volumes: true }).await {
-            Ok(()) | Err(EngineError::NoSuchContainer(_)) => Ok(()),
-            Err(error) => Err(failure(&error)),
-        }
+        remove(&self.engine, &id).await
     }
 
     async fn details(&self, id: String, task: Arc<Task>) -> Result<Details, Failure> {
@@ -214,34 +232,18 @@ impl Containers for EngineContainers {
         Ok(Details { address, ports: bound(&settings.ports, &task) })
     }
 
-    async fn publish(&self, service: ServiceId, publication: Option<Publication>) -> Result<(), Failure> {
-        let network = self.engine.network();
-        match publication {
-            None => {
-                network.unpublish_service(&service).await;
-                Ok(())
-            }
-            Some(publication) => {
-                let ports = publication.ports.iter().filter_map(service_port).collect();
-                network
-                    .publish_service(&service, ports, publication.backends)
-                    .await
-                    .map_err(|error| permanent(&error))
-            }
-        }
+    async fn publish(&self, service: ServiceId, ports: Vec<ServicePort>) -> Result<(), Failure> {
+        let published = self.engine.network().publish_service(&service, ports).await;
+        published.map_err(|error| permanent(&error))
     }
 }
 
-fn service_port(port: &PortConfig) -> Option<network::ServicePort> {
-    Some(network::ServicePort {
-        protocol: match port.protocol {
-            PortProtocol::Tcp => network::Protocol::Tcp,
-            PortProtocol::Udp => network::Protocol::Udp,
-            PortProtocol::Sctp => network::Protocol::Sctp,
-        },
-        published: u16::try_from(port.published_port).ok()?,
-        target: u16::try_from(port.target_port).ok()?,
-    })
+/// Removes a container as [`Containers::remove`] does.
+pub(crate) async fn remove(engine: &Engine, id: &str) -> Result<(), Failure> {
+    match engine.remove(id, RemoveOptions { force: true, volumes: true }).await {
+        Ok(()) | Err(EngineError::NoSuchContainer(_)) => Ok(()),
+        Err(error) => Err(failure(&error)),
+    }
 }
 
 /// The task's host-mode ports with the numbers the engine bound them to.
@@ -271,6 +273,10 @@ fn permanent(error: &dyn std::error::Error) -> Failure {
         source = cause.source();
     }
     Failure { text, is_passing: false }
+}
+
+fn is_there(state: &ContainerState) -> bool {
+    as_decided(Some(state)) != lifecycle::task::Container::Absent
 }
 
 /// A container's state as decisions see it.

@@ -14,6 +14,7 @@ mod container_spec;
 mod containers;
 mod describe;
 mod found;
+mod keep_manager;
 mod link;
 mod local;
 mod node;

@@ -8,6 +8,7 @@ use objects::{ContainerStatus, PortConfig, Task, TaskState, TaskStatus, Timestam
 use tokio_util::sync::CancellationToken;
 
 use crate::containers::{Failure, as_decided};
+use crate::worker::Kept;
 
 /// How far a running task's ports are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -59,6 +60,11 @@ impl Local {
             is_leaving: false,
             is_being_removed: false,
         }
+    }
+
+    /// What of it outlives the daemon.
+    pub(crate) fn kept(&self) -> Kept {
+        Kept { task: Arc::clone(&self.task), was_unhealthy: self.was_unhealthy }
     }
 
     /// Takes a newer version of the task; whether anything about it is to be kept on disk.
@@ -141,7 +147,8 @@ impl Local {
 
     /// Whether the manager should hear of it now. That it runs is said when it can be reached.
     pub(crate) fn has_news(&self) -> bool {
-        let is_held = self.status.state == TaskState::Running && self.serving == Serving::UnderWay;
+        let is_about_to_serve = self.serving == Serving::UnderWay || self.should_begin_to_serve();
+        let is_held = self.status.state == TaskState::Running && is_about_to_serve;
         self.status.state > self.reported && !is_held
     }
 }

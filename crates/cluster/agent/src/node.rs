@@ -7,12 +7,13 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use engine::Engine;
 use manager::{Manager, ManagerConfig};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::containers::{Containers, EngineContainers};
+use crate::containers::{self, EngineContainers};
 use crate::describe::describe;
+use crate::keep_manager::{self, Standing};
 use crate::link::LocalManager;
 use crate::placeholders::NodeFacts;
 use crate::reconcile::Agent;
@@ -51,6 +52,8 @@ struct Inner {
     /// Held while this node enters or leaves a swarm.
     turn: Semaphore,
     part: Mutex<Part>,
+    /// Rung when a manager that was being opened is there, or will not come.
+    settled: Notify,
 }
 
 /// This node's part.
@@ -92,8 +95,14 @@ impl SwarmNode {
     /// The ports of the tasks it was running are published when this returns (a held network included). Fails only when
     /// the directory cannot be used; a damaged swarm state makes the node `error`.
     pub async fn open(config: SwarmNodeConfig) -> Result<Self, SwarmError> {
-        let node =
-            Self { inner: Arc::new(Inner { config, turn: Semaphore::new(1), part: Mutex::default() }) };
+        let node = Self {
+            inner: Arc::new(Inner {
+                config,
+                turn: Semaphore::new(1),
+                part: Mutex::default(),
+                settled: Notify::new(),
+            }),
+        };
         match Membership::load(&node.inner.config.directory) {
             Ok(None) => {
                 // What a founding that was cut short left behind.
@@ -125,57 +134,55 @@ impl SwarmNode {
             .map_err(|error| requests::failed("read this node's tasks", error))?;
         let stopping = CancellationToken::new();
         let mut tasks = JoinSet::new();
-        let (link, links) = oneshot::channel();
+        let (link, links) = watch::channel(None);
         tasks.spawn(agent.run(links, stopping.clone()));
-        let local = |manager: Manager, membership: &Membership| LocalManager {
+        *self.part() = Part { membership: Some(membership.clone()), ..Part::default() };
+        let manager_config = self.manager_config(&membership);
+        let node = self.clone();
+        let tell = move |standing| node.stand(standing, &membership, &facts, &link);
+        if let Some(manager) = &manager {
+            tell(Standing::Runs(manager.clone()));
+        }
+        tasks.spawn(keep_manager::keep(manager_config, manager, tell, stopping.clone()));
+        self.part().running = Some(Running { stopping, tasks });
+        Ok(())
+    }
+
+    /// Waits until the manager of a member is there or will not come; returns at once when nothing is awaited.
+    pub async fn settled(&self) {
+        loop {
+            let rung = self.inner.settled.notified();
+            tokio::pin!(rung);
+            rung.as_mut().enable();
+            if self.local_state().state != LocalNodeState::Pending {
+                return;
+            }
+            rung.await;
+        }
+    }
+
+    /// Shows a changed standing of this node's manager to requests and to the agent.
+    fn stand(
+        &self,
+        standing: Standing,
+        membership: &Membership,
+        facts: &NodeFacts,
+        link: &watch::Sender<Option<LocalManager>>,
+    ) {
+        let (manager, error) = match standing {
+            Standing::Runs(manager) => (Some(manager), String::new()),
+            Standing::IsDown(error) => (None, error),
+        };
+        link.send_replace(manager.clone().map(|manager| LocalManager {
             manager,
             node: facts.id.clone(),
             description: facts.description.clone(),
             address: membership.node_addr.clone(),
-        };
+        }));
         let mut part = self.part();
-        *part = Part { membership: Some(membership.clone()), ..Part::default() };
-        match manager {
-            Some(manager) => {
-                // The agent was started a moment ago and cannot be gone.
-                drop(link.send(local(manager.clone(), &membership)));
-                part.manager = Some(manager);
-            }
-            None => {
-                let (node, stopping) = (self.clone(), stopping.clone());
-                let facts = facts.clone();
-                tasks.spawn(async move {
-                    let opened =
-                        stopping.run_until_cancelled(Manager::open(node.manager_config(&membership))).await;
-                    let Some(opened) = opened else { return };
-                    node.manager_opened(opened, &membership, facts, link);
-                });
-            }
-        }
-        part.running = Some(Running { stopping, tasks });
-        Ok(())
-    }
-
-    fn manager_opened(
-        &self,
-        opened: Result<Manager, manager::ManagerError>,
-        membership: &Membership,
-        facts: NodeFacts,
-        link: oneshot::Sender<LocalManager>,
-    ) {
-        match opened {
-            Ok(manager) => {
-                self.part().manager = Some(manager.clone());
-                let (node, description) = (facts.id, facts.description);
-                let address = membership.node_addr.clone();
-                // An agent that has ended in the meantime needs no manager.
-                drop(link.send(LocalManager { manager, node, description, address }));
-            }
-            Err(error) => {
-                tracing::error!(error = &error as &dyn std::error::Error, "the manager cannot start");
-                self.part().error = requests::chain(&error);
-            }
-        }
+        (part.manager, part.error) = (manager, error);
+        drop(part);
+        self.inner.settled.notify_waiters();
     }
 
     fn manager_config(&self, membership: &Membership) -> ManagerConfig {
@@ -260,13 +267,9 @@ impl SwarmNode {
         if !force {
             return Err(SwarmError::LeaveNeedsForce { warning: requests::LAST_MANAGER_LEAVES.to_owned() });
         }
-        let membership = self.part().membership.clone();
         self.stop_running().await;
         let config = &self.inner.config;
-        if let Some(membership) = &membership {
-            let facts = NodeFacts { id: membership.node_id.as_str().into(), ..NodeFacts::default() };
-            remove_everything(&EngineContainers::new(config.engine.clone(), facts)).await?;
-        }
+        remove_everything(&config.engine).await?;
         Membership::wipe(&config.directory)
             .map_err(|error| requests::failed("remove the swarm's directory", error))?;
         *self.part() = Part::default();
@@ -346,20 +349,15 @@ impl SwarmNode {
     }
 }
 
-/// Removes all containers of this node's tasks and takes their services' ports away.
-async fn remove_everything(containers: &EngineContainers) -> Result<(), SwarmError> {
+/// Takes the ports of all services away and removes every container of a task: nobody is left who would.
+async fn remove_everything(engine: &Engine) -> Result<(), SwarmError> {
+    engine.network().unpublish_all_services().await;
     let mut removals = JoinSet::new();
-    let mut services = std::collections::BTreeSet::new();
-    for found in containers.all() {
-        services.extend(found.state.labels.get(crate::container_spec::SERVICE_ID).cloned());
-        let (containers, id) = (containers.clone(), found.state.id.clone());
-        removals.spawn(async move { containers.remove(id).await });
-    }
-    for service in services {
-        containers
-            .publish(service.into(), None)
-            .await
-            .map_err(|error| requests::failed("take published ports away", error))?;
+    for state in engine.states() {
+        if state.labels.contains_key(crate::container_spec::TASK_ID) {
+            let engine = engine.clone();
+            removals.spawn(async move { containers::remove(&engine, &state.id).await });
+        }
     }
     let mut failed = None;
     while let Some(removed) = removals.join_next().await {

@@ -73,7 +73,7 @@ impl Puller {
     }
 
     async fn ask(&self, reference: &str, registry_auth: &str, is_here: bool) -> Result<(), String> {
-        let auth = AuthConfig::from_header(registry_auth).map_err(|error| error.to_string())?;
+        let auth = credentials(registry_auth);
         let options = PullOptions { reference: reference.to_owned(), platform: None, auth };
         let pull = pull_on_a_thread(self.images.clone(), options);
         if !is_here {
@@ -84,6 +84,18 @@ impl Puller {
             Err(_) => Err("the registry did not answer in time".to_owned()),
         }
     }
+}
+
+/// Without credentials that can be read, a public image can still be had.
+/// Source: moby, `daemon/cluster/executor/container/adapter.go`, `pullImage`.
+fn credentials(registry_auth: &str) -> Option<AuthConfig> {
+    AuthConfig::from_header(registry_auth).unwrap_or_else(|error| {
+        tracing::warn!(
+            error = &error as &dyn std::error::Error,
+            "a service's registry credentials cannot be read"
+        );
+        None
+    })
 }
 
 /// Pulls on a thread that may block: the future of a pull does not move between threads (the compiler cannot prove that
@@ -100,4 +112,18 @@ async fn pull_on_a_thread(images: Store, options: PullOptions) -> Result<(), Str
         }
     };
     tokio::task::spawn_blocking(pull).await.map_err(|_| "the pull ended badly".to_owned())?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_that_cannot_be_read_are_none() {
+        let known = AuthConfig { username: "me".to_owned(), ..AuthConfig::default() };
+        assert_eq!(credentials(&known.to_header()), Some(known));
+        for unreadable in ["", "%", "bm8ganNvbg=="] {
+            assert_eq!(credentials(unreadable), None, "{unreadable}");
+        }
+    }
 }

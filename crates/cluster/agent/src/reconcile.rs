@@ -16,7 +16,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use lifecycle::task::{Operation, RETRY_AFTER, Step};
 use manager::{Assignment, Assignments};
 use objects::{ServiceId, Task, TaskId, TaskState, TaskStatus, Timestamp};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -26,7 +26,7 @@ use crate::containers::{Containers, Details, Failure, Found, Seen, Watch};
 use crate::link::{Assigned, Link};
 use crate::local::{Local, Serving};
 use crate::publish::Publisher;
-use crate::worker::WorkerFiles;
+use crate::worker::{Kept, WorkerFiles};
 
 /// Containers made or started at the same time, at least. chosen: one start is half waiting for the disk and the
 /// kernel, so two per CPU keep both busy; more only make each of them slower.
@@ -94,50 +94,58 @@ impl<C: Containers, L: Link> Agent<C, L> {
             retry_at: None,
             files: files.clone(),
         };
-        for task in files.load()? {
+        for Kept { task, was_unhealthy } in files.load()? {
             let container = agent.containers.find(&task);
             agent.publisher.add(&task);
-            agent.adopt_address(&task, container.is_some()).await;
-            agent.tasks.insert(task.id.clone(), Local::new(task, String::new(), container));
+            let mut local = Local::new(task, String::new(), container);
+            local.was_unhealthy = was_unhealthy;
+            agent.adopt_address(&mut local).await;
+            agent.tasks.insert(local.task.id.clone(), local);
         }
         for service in agent.publisher.services() {
             if let Err(error) = agent.publisher.bring(&service).await {
                 tracing::warn!(service.id = %service, error = %error, "ports not published");
+                agent.retry_soon();
             }
         }
         Ok(agent)
     }
 
     /// A task that ran before the daemon restarted goes on serving where it did.
-    async fn adopt_address(&self, task: &Arc<Task>, exists: bool) {
-        let Some(container) = self.containers.find(task).filter(|_| exists) else { return };
+    async fn adopt_address(&self, local: &mut Local) {
+        let Some(container) = local.container.clone().filter(|_| local.is_up()) else { return };
+        let task = Arc::clone(&local.task);
         let is_wanted = task.desired_state <= TaskState::Running && task.status.state <= TaskState::Running;
-        let is_serving = Local::new(Arc::clone(task), String::new(), Some(Arc::clone(&container)));
         let is_healthy = container.health.is_none_or(|health| health == lifecycle::health::Status::Healthy);
-        if is_wanted && is_healthy && is_serving.is_up() {
-            match self.containers.details(container.id.clone(), Arc::clone(task)).await {
-                Ok(details) => self.publisher.serve(task, details.address),
+        if is_wanted && is_healthy {
+            match self.containers.details(container.id.clone(), Arc::clone(&task)).await {
+                Ok(details) => {
+                    self.publisher.serve(&task, details.address);
+                    local.ports = details.ports;
+                    local.note_container();
+                    // From now on: what it serves is taken back when it ends.
+                    local.serving = Serving::Yes;
+                }
                 Err(error) => tracing::warn!(task.id = %task.id, error = %error, "no address of a task"),
             }
         }
     }
 
-    /// Runs until `stopping`; containers go on. The manager comes when it is there.
-    pub(crate) async fn run(mut self, mut links: oneshot::Receiver<L>, stopping: CancellationToken) {
-        let mut watch = self.containers.watch();
-        let mut is_waiting_for_link = true;
+    /// Runs until `stopping`; containers go on. The manager comes when it is there, and another one in its place.
+    pub(crate) async fn run(mut self, mut links: watch::Receiver<Option<L>>, stopping: CancellationToken) {
+        let mut changes = self.containers.watch();
+        let mut may_link_change = true;
         self.look_at_all();
         loop {
             let retry = self.retry_at;
             tokio::select! {
                 () = stopping.cancelled() => break,
-                link = &mut links, if is_waiting_for_link => {
-                    is_waiting_for_link = false;
-                    self.link = link.ok();
-                    self.connect();
-                }
+                changed = links.changed(), if may_link_change => match changed {
+                    Ok(()) => self.relink(links.borrow_and_update().clone()),
+                    Err(_) => may_link_change = false,
+                },
                 assignments = next_assignments(&mut self.session) => self.take_assignments(assignments),
-                seen = watch.next() => match seen {
+                seen = changes.next() => match seen {
                     Some(Seen::Changed(found)) => self.see(found),
                     Some(Seen::Missed) => self.look_at_all(),
                     None => break,
@@ -154,10 +162,19 @@ impl<C: Containers, L: Link> Agent<C, L> {
     }
 
     /// Lets go of what is under way: what the engine has begun it finishes by itself, and the next agent looks at what
-    /// is there.
+    /// is there. No container appears after this.
     async fn finish(mut self) {
         self.session = None;
         self.work.shutdown().await;
+        self.containers.settle().await;
+    }
+
+    /// Turns to another manager, or to none for the time being. A session with the old one ends by itself.
+    fn relink(&mut self, link: Option<L>) {
+        self.link = link;
+        self.session = None;
+        self.reconnect_after = Duration::ZERO;
+        self.connect();
     }
 
     fn connect(&mut self) {
@@ -209,14 +226,19 @@ impl<C: Containers, L: Link> Agent<C, L> {
             }
         };
         if is_news {
-            // The manager has it too: a full disk only costs what a start without a manager would know.
-            if let Err(error) = self.files.save(&task) {
-                tracing::warn!(task.id = %id, %error, "task not kept on disk");
-            }
+            self.keep(&id);
             self.publisher.add(&task);
             self.bring(&task.service_id);
         }
         self.advance(&id);
+    }
+
+    fn keep(&self, id: &TaskId) {
+        let Some(local) = self.tasks.get(id) else { return };
+        // The manager has the task too: a full disk only costs what a start without a manager would know.
+        if let Err(error) = self.files.save(&local.kept()) {
+            tracing::warn!(task.id = %id, %error, "task not kept on disk");
+        }
     }
 
     fn leave(&mut self, id: &TaskId) {
@@ -330,10 +352,14 @@ impl<C: Containers, L: Link> Agent<C, L> {
                     .container
                     .as_ref()
                     .is_some_and(|found| found.health == Some(lifecycle::health::Status::Unhealthy));
-                local.was_unhealthy |= is_unhealthy && local.task.desired_state <= TaskState::Running;
                 local.serving = Serving::No;
                 // Out of the load balancing first, so that the last requests find somebody.
                 publisher.serve(&task, None);
+                if is_unhealthy && local.task.desired_state <= TaskState::Running && !local.was_unhealthy {
+                    local.was_unhealthy = true;
+                    // Before the stop: should the daemon end meanwhile, the next one must know why the container did.
+                    self.keep(id);
+                }
                 self.work.spawn(async move {
                     if let Err(error) = publisher.bring(&task.service_id).await {
                         tracing::warn!(service.id = %task.service_id, error = %error, "ports not published");
@@ -453,18 +479,28 @@ impl<C: Containers, L: Link> Agent<C, L> {
         let Some(local) = self.tasks.get_mut(id) else { return };
         local.operation = None;
         local.failure = result.err();
-        if let Some(failure) = &local.failure {
-            tracing::warn!(task.id = %id, ?operation, error = %failure, "operation failed");
+        match &local.failure {
+            // Given up or put off, as when the daemon stops: nothing is wrong.
+            Some(failure) if failure.is_passing => {
+                tracing::info!(task.id = %id, ?operation, cause = %failure, "operation put off");
+            }
+            Some(failure) => tracing::warn!(task.id = %id, ?operation, error = %failure, "operation failed"),
+            None => {}
         }
         self.advance(id);
     }
 
     fn details_known(&mut self, id: &TaskId, result: Result<Details, Failure>) {
         let Some(local) = self.tasks.get_mut(id) else { return };
-        let details = result.unwrap_or_else(|error| {
-            tracing::warn!(task.id = %id, error = %error, "no address of a task");
-            Details::default()
-        });
+        let details = match result {
+            Ok(details) => details,
+            Err(error) => {
+                tracing::warn!(task.id = %id, error = %error, "no address of a task");
+                local.serving = Serving::No;
+                self.retry_soon();
+                return;
+            }
+        };
         local.ports = details.ports;
         local.note_container();
         if local.serving != Serving::UnderWay || !local.is_up() {
@@ -478,8 +514,12 @@ impl<C: Containers, L: Link> Agent<C, L> {
 
     fn removed(&mut self, task: Option<TaskId>, container: &str, result: Result<(), Failure>) {
         self.orphans.remove(container);
-        if let Err(error) = result {
-            tracing::warn!(container.id = container, error = %error, "container not removed");
+        if let Err(failure) = result {
+            if failure.is_passing {
+                tracing::info!(container.id = container, cause = %failure, "removal put off");
+            } else {
+                tracing::warn!(container.id = container, error = %failure, "container not removed");
+            }
             self.retry_soon();
         }
         if let Some(id) = task {

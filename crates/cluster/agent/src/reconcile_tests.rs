@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::path::Path;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use engine::{ContainerState, Status};
+use network::ServicePort;
 use objects::{PortConfig, TaskSpec};
 use tokio::sync::mpsc;
 
 use super::*;
-use crate::containers::Publication;
 
 /// Containers that only exist in memory; every call is written down.
 #[derive(Clone)]
@@ -19,6 +20,11 @@ struct Fake {
     calls: mpsc::UnboundedSender<String>,
     changes: Arc<Mutex<Vec<mpsc::UnboundedSender<Found>>>>,
     image_is_missing: bool,
+    /// Look-ups of an address that still fail.
+    failing_details: Arc<AtomicUsize>,
+    /// Containers end as soon as their address is looked up.
+    is_short_lived: bool,
+    stop_hangs: bool,
 }
 
 struct FakeWatch(mpsc::UnboundedReceiver<Found>);
@@ -31,6 +37,16 @@ impl Watch for FakeWatch {
 
 impl Fake {
     fn set(&self, name: &str, status: Status, exit_code: i64) {
+        self.set_with(name, status, exit_code, None);
+    }
+
+    fn set_with(
+        &self,
+        name: &str,
+        status: Status,
+        exit_code: i64,
+        health: Option<lifecycle::health::Status>,
+    ) {
         let state = ContainerState {
             id: name.to_owned(),
             name: name.to_owned(),
@@ -40,7 +56,7 @@ impl Fake {
             exit_code,
             oom_killed: false,
             error: String::new(),
-            health: None,
+            health,
             started_at: Timestamp(1),
             finished_at: Timestamp(1),
         };
@@ -91,6 +107,8 @@ impl Containers for Fake {
         Ok(())
     }
 
+    async fn settle(&self) {}
+
     async fn start(&self, id: String) -> Result<(), Failure> {
         self.call(format!("start {id}"));
         self.set(&id, Status::Running, 0);
@@ -99,6 +117,9 @@ impl Containers for Fake {
 
     async fn stop(&self, id: String, _grace_seconds: Option<i64>) -> Result<(), Failure> {
         self.call(format!("stop {id}"));
+        if self.stop_hangs {
+            std::future::pending::<()>().await;
+        }
         self.set(&id, Status::Exited, 143);
         Ok(())
     }
@@ -109,12 +130,19 @@ impl Containers for Fake {
         Ok(())
     }
 
-    async fn details(&self, _id: String, _task: Arc<Task>) -> Result<Details, Failure> {
+    async fn details(&self, id: String, _task: Arc<Task>) -> Result<Details, Failure> {
+        let one_less = |count: usize| count.checked_sub(1);
+        if self.failing_details.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less).is_ok() {
+            return Err(Failure { text: "no answer".to_owned(), is_passing: false });
+        }
+        if self.is_short_lived {
+            self.set(&id, Status::Exited, 9);
+        }
         Ok(Details { address: Some("10.0.0.2".parse().unwrap()), ports: Vec::new() })
     }
 
-    async fn publish(&self, service: ServiceId, publication: Option<Publication>) -> Result<(), Failure> {
-        let backends = publication.map_or(-1, |publication| publication.backends.len() as i64);
+    async fn publish(&self, service: ServiceId, ports: Vec<ServicePort>) -> Result<(), Failure> {
+        let backends = ports.first().map_or(-1, |port| port.backends.len() as i64);
         self.call(format!("publish {service} {backends}"));
         Ok(())
     }
@@ -131,6 +159,14 @@ struct FakeSession(mpsc::UnboundedReceiver<Assignments>);
 impl Assigned for FakeSession {
     async fn next(&mut self) -> Option<Assignments> {
         self.0.recv().await
+    }
+}
+
+impl FakeManager {
+    fn new() -> (Self, mpsc::UnboundedSender<Assignments>, mpsc::UnboundedReceiver<(TaskId, TaskStatus)>) {
+        let (reports, reported) = mpsc::unbounded_channel();
+        let (assign, assignments) = mpsc::unbounded_channel();
+        (Self { assignments: Arc::new(Mutex::new(Some(assignments))), reports }, assign, reported)
     }
 }
 
@@ -157,6 +193,7 @@ struct Bench {
     calls: mpsc::UnboundedReceiver<String>,
     reports: mpsc::UnboundedReceiver<(TaskId, TaskStatus)>,
     assign: mpsc::UnboundedSender<Assignments>,
+    link: watch::Sender<Option<FakeManager>>,
     _agent: JoinSet<()>,
     stopping: CancellationToken,
 }
@@ -164,25 +201,25 @@ struct Bench {
 impl Bench {
     async fn new(directory: &Path, fill: impl FnOnce(&mut Fake)) -> Self {
         let (call_sender, calls) = mpsc::unbounded_channel();
-        let (report_sender, reports) = mpsc::unbounded_channel();
-        let (assign, assignments) = mpsc::unbounded_channel();
+        let (manager, assign, reports) = FakeManager::new();
         let mut fake = Fake {
             state: Arc::default(),
             calls: call_sender,
             changes: Arc::default(),
             image_is_missing: false,
+            failing_details: Arc::default(),
+            is_short_lived: false,
+            stop_hangs: false,
         };
         fill(&mut fake);
         let files = WorkerFiles::open(directory.join("worker")).unwrap();
         let agent = Agent::<_, FakeManager>::open(fake.clone(), files).await.unwrap();
-        let (link, links) = oneshot::channel();
-        let manager =
-            FakeManager { assignments: Arc::new(Mutex::new(Some(assignments))), reports: report_sender };
-        assert!(link.send(manager).is_ok());
+        let (link, links) = watch::channel(None);
+        link.send_replace(Some(manager));
         let stopping = CancellationToken::new();
         let mut running = JoinSet::new();
         running.spawn(agent.run(links, stopping.clone()));
-        Self { fake, calls, reports, assign, _agent: running, stopping }
+        Self { fake, calls, reports, assign, link, _agent: running, stopping }
     }
 
     async fn call(&mut self) -> String {
@@ -250,13 +287,18 @@ async fn a_task_leaves_the_load_balancing_before_it_is_stopped_and_its_container
     bench.reported(TaskState::Running).await;
     while bench.calls.try_recv().is_ok() {}
     bench.change(task("t1", TaskState::Shutdown, TaskState::Running));
-    assert_eq!(bench.call().await, "publish s 0");
+    assert_eq!(bench.call().await, "publish s -1");
     assert_eq!(bench.call().await, "stop web.1.t1");
     assert_eq!(bench.reported(TaskState::Shutdown).await.message, "shutdown");
     bench.complete(Vec::new());
     assert_eq!(bench.call().await, "remove web.1.t1");
-    assert_eq!(bench.call().await, "publish s -1");
-    assert_eq!(std::fs::read_dir(root.path().join("worker")).unwrap().count(), 0);
+    let is_kept = || std::fs::read_dir(root.path().join("worker")).unwrap().count() > 0;
+    let forgotten = async {
+        while is_kept() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), forgotten).await.expect("the task is forgotten");
     bench.stopping.cancel();
 }
 
@@ -278,6 +320,22 @@ async fn a_container_that_ran_on_stays_and_one_that_ended_meanwhile_is_reported(
     }
     assert!(!calls.iter().any(|call| call.starts_with("start") || call.starts_with("stop")), "{calls:?}");
     assert_eq!(bench.fake.state.lock().unwrap()["web.1.t1"].status, Status::Running);
+    bench.stopping.cancel();
+}
+
+#[tokio::test]
+async fn another_manager_takes_the_place_of_one_that_failed() {
+    let root = tempfile::tempdir().unwrap();
+    let mut bench = Bench::new(root.path(), |_| {}).await;
+    bench.complete(vec![task("t1", TaskState::Running, TaskState::Assigned)]);
+    bench.reported(TaskState::Running).await;
+    bench.link.send_replace(None);
+    let (manager, assign, reports) = FakeManager::new();
+    // The old one keeps its session open: it is the agent that leaves.
+    let _old = (std::mem::replace(&mut bench.assign, assign), std::mem::replace(&mut bench.reports, reports));
+    bench.link.send_replace(Some(manager));
+    bench.complete(vec![task("t1", TaskState::Shutdown, TaskState::Running)]);
+    bench.reported(TaskState::Shutdown).await;
     bench.stopping.cancel();
 }
 
@@ -304,5 +362,55 @@ async fn an_exit_is_reported_at_once() {
     let status = bench.reported(TaskState::Failed).await;
     assert_eq!(status.err, "task: non-zero exit (3)");
     assert_eq!(status.container_status.unwrap().exit_code, 3);
+    bench.stopping.cancel();
+}
+
+#[tokio::test]
+async fn a_task_whose_address_is_not_known_yet_is_not_reported_running() {
+    let root = tempfile::tempdir().unwrap();
+    let mut bench = Bench::new(root.path(), |fake| fake.failing_details = Arc::new(1.into())).await;
+    bench.complete(vec![task("t1", TaskState::Running, TaskState::Assigned)]);
+    bench.reported(TaskState::Running).await;
+    let mut calls = Vec::new();
+    while let Ok(call) = bench.calls.try_recv() {
+        calls.push(call);
+    }
+    assert_eq!(calls.last().unwrap(), "publish s 1", "{calls:?}");
+    bench.stopping.cancel();
+}
+
+#[tokio::test]
+async fn a_task_that_ends_while_it_is_adopted_does_not_stay_a_backend() {
+    let root = tempfile::tempdir().unwrap();
+    let files = WorkerFiles::open(root.path().join("worker")).unwrap();
+    let kept = Arc::new(task("t1", TaskState::Running, TaskState::Running));
+    files.save(&Kept { task: kept, was_unhealthy: false }).unwrap();
+    let mut bench = Bench::new(root.path(), |fake| {
+        fake.set("web.1.t1", Status::Running, 0);
+        fake.is_short_lived = true;
+    })
+    .await;
+    assert_eq!(bench.call().await, "publish s 1");
+    assert_eq!(bench.call().await, "publish s 0");
+    bench.stopping.cancel();
+}
+
+#[tokio::test]
+async fn a_task_stopped_for_its_health_failed_even_if_the_daemon_dies_meanwhile() {
+    use lifecycle::health::Status::Unhealthy;
+    let root = tempfile::tempdir().unwrap();
+    let running = || task("t1", TaskState::Running, TaskState::Running);
+    let mut dying = Bench::new(root.path(), |fake| {
+        fake.set_with("web.1.t1", Status::Running, 0, Some(Unhealthy));
+        fake.stop_hangs = true;
+    })
+    .await;
+    dying.complete(vec![running()]);
+    while dying.call().await != "stop web.1.t1" {}
+    drop(dying);
+    let mut bench = Bench::new(root.path(), |fake| fake.set("web.1.t1", Status::Exited, 0)).await;
+    bench.complete(vec![running()]);
+    let status = bench.reported(TaskState::Failed).await;
+    assert_eq!(status.err, "task: non-zero exit (0): dockerexec: unhealthy container");
     bench.stopping.cancel();
 }

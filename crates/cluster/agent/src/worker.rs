@@ -10,6 +10,17 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use objects::{Task, TaskId};
+use serde::{Deserialize, Serialize};
+
+/// What is kept of a task.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Kept {
+    #[serde(flatten)]
+    pub(crate) task: Arc<Task>,
+    /// Whether its container was unhealthy when it was asked to stop: its exit code does not tell.
+    #[serde(default)]
+    pub(crate) was_unhealthy: bool,
+}
 
 /// Where the files are: `<swarm directory>/worker`.
 #[derive(Clone, Debug)]
@@ -24,15 +35,15 @@ impl WorkerFiles {
     }
 
     /// All tasks. A file that cannot be read is left out: the manager sends its task again.
-    pub(crate) fn load(&self) -> io::Result<Vec<Arc<Task>>> {
+    pub(crate) fn load(&self) -> io::Result<Vec<Kept>> {
         let mut tasks = Vec::new();
         for entry in fs::read_dir(&self.directory)? {
             let path = entry?.path();
             if path.extension().is_none_or(|extension| extension != "json") {
                 continue;
             }
-            match fs::read(&path).and_then(|bytes| Ok(serde_json::from_slice::<Task>(&bytes)?)) {
-                Ok(task) => tasks.push(Arc::new(task)),
+            match fs::read(&path).and_then(|bytes| Ok(serde_json::from_slice(&bytes)?)) {
+                Ok(kept) => tasks.push(kept),
                 Err(error) => tracing::warn!(path = %path.display(), %error, "a task's file cannot be used"),
             }
         }
@@ -40,11 +51,11 @@ impl WorkerFiles {
     }
 
     /// Keeps a task. Not synced: after a power cut the manager sends what is missing.
-    pub(crate) fn save(&self, task: &Task) -> io::Result<()> {
-        let path = self.path(&task.id);
+    pub(crate) fn save(&self, kept: &Kept) -> io::Result<()> {
+        let path = self.path(&kept.task.id);
         let draft = path.with_extension("new");
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
-        file.write_all(&serde_json::to_vec(task)?)?;
+        file.write_all(&serde_json::to_vec(kept)?)?;
         fs::rename(&draft, &path)
     }
 
@@ -69,14 +80,21 @@ mod tests {
     fn tasks_survive_and_damaged_files_do_not_hide_the_others() {
         let root = tempfile::tempdir().unwrap();
         let files = WorkerFiles::open(root.path().join("worker")).unwrap();
-        for id in ["a", "b"] {
-            files.save(&Task { id: id.into(), slot: 1, ..Task::default() }).unwrap();
+        for (id, was_unhealthy) in [("a", false), ("b", true)] {
+            let task = Arc::new(Task { id: id.into(), slot: 1, ..Task::default() });
+            files.save(&Kept { task, was_unhealthy }).unwrap();
         }
         fs::write(root.path().join("worker/c.json"), b"{").unwrap();
         fs::write(root.path().join("worker/d.new"), b"{}").unwrap();
         assert_eq!(files.load().unwrap().len(), 2);
         files.forget(&"a".into()).unwrap();
         files.forget(&"a".into()).unwrap();
-        assert_eq!(files.load().unwrap()[0].id, "b".into());
+        let kept = files.load().unwrap();
+        assert_eq!((kept[0].task.id.as_str(), kept[0].was_unhealthy), ("b", true));
+        // What an older version wrote.
+        let bare = Task { id: "e".into(), slot: 1, ..Task::default() };
+        files.forget(&"b".into()).unwrap();
+        fs::write(root.path().join("worker/e.json"), serde_json::to_vec(&bare).unwrap()).unwrap();
+        assert!(!files.load().unwrap()[0].was_unhealthy);
     }
 }

@@ -103,6 +103,11 @@ pub enum ManagerError {
     Authority(#[from] pki::PkiError),
 }
 
+/// Why a manager can do nothing more: its log has stopped.
+#[derive(Debug, thiserror::Error)]
+#[error("the swarm's manager has stopped and is being started again")]
+pub struct ManagerFailed(#[source] pub(crate) raft::ProposeError);
+
 impl From<RequestError> for ManagerError {
     fn from(refused: RequestError) -> Self {
         match refused {

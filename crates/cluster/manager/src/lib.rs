@@ -25,7 +25,7 @@ mod session;
 mod tasks;
 
 pub use cluster::ClusterUpdate;
-pub use error::{Code, ManagerError};
+pub use error::{Code, ManagerError, ManagerFailed};
 pub use events::{EventStream, SwarmEvent};
 pub use found::Founding;
 pub use manager::{Manager, ManagerConfig};

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::control_loop;
-use crate::error::ManagerError;
+use crate::error::{ManagerError, ManagerFailed};
 use crate::found::{self, Founding};
 
 /// What a manager is opened with.
@@ -91,6 +91,13 @@ impl Manager {
 
     fn run(&self) {
         self.inner.tasks.spawn(control_loop::run(self.clone()));
+    }
+
+    /// Waits until this manager can do nothing more: its disk failed, unless it was stopped.
+    ///
+    /// Reads are still answered then, every write is refused. It has to be stopped and opened again.
+    pub async fn failed(&self) -> ManagerFailed {
+        ManagerFailed(self.inner.consensus.stopped().await)
     }
 
     /// Stops deciding and closes the log; everything acknowledged is on disk.

@@ -64,7 +64,7 @@ impl Manager {
         let auth = checked(registry_auth)?.unwrap_or_default();
         let create = |store: &Store, ids: &mut objects::IdSource| {
             let (id, writes) = request::create_service(store, spec.clone(), ids)?;
-            Ok((id, with_auth(writes, &auth, "")))
+            Ok((id, with_auth(writes, &auth)))
         };
         let id = self.change(create).await?;
         Ok(CreatedService { id, warnings: Vec::new() })
@@ -83,15 +83,14 @@ impl Manager {
             let (current, previous) =
                 (&service.internal.registry_auth, &service.internal.previous_registry_auth);
             if update.rollback {
-                let writes = request::rollback_service(store, &service.id, version, clock::now())?;
-                return Ok(((), with_auth(writes, previous, current)));
+                return Ok(((), request::rollback_service(store, &service.id, version, clock::now())?));
             }
             let kept = match update.registry_auth_from {
                 RegistryAuthFrom::Spec => current,
                 RegistryAuthFrom::PreviousSpec => previous,
             };
             let writes = request::update_service(store, &service.id, version, update.spec.clone())?;
-            Ok(((), with_auth(writes, auth.as_ref().unwrap_or(kept), current)))
+            Ok(((), with_auth(writes, auth.as_ref().unwrap_or(kept))))
         })
         .await?;
         Ok(Vec::new())
@@ -163,13 +162,12 @@ fn checked(auth: Option<String>) -> Result<Option<String>, ManagerError> {
     }
 }
 
-/// The writes with the registry's credentials in the service they write.
-fn with_auth(writes: Vec<Write>, auth: &str, previous: &str) -> Vec<Write> {
+/// The writes with the credentials of the spec in the service they write.
+fn with_auth(writes: Vec<Write>, auth: &str) -> Vec<Write> {
     let fill = |object: Object| match object {
         Object::Service(service) => {
             let mut service = Arc::unwrap_or_clone(service);
             service.internal.registry_auth = auth.to_owned();
-            service.internal.previous_registry_auth = previous.to_owned();
             Object::from(service)
         }
         other => other,

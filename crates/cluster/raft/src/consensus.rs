@@ -118,15 +118,23 @@ impl Consensus {
             writer,
             thread: Arc::new(Mutex::new(Some(thread))),
         };
+        if let Err(error) = consensus.lead(config, is_new).await {
+            consensus.stop().await;
+            return Err(error);
+        }
+        Ok(consensus)
+    }
+
+    /// Leads the log if this is its only manager.
+    async fn lead(&self, config: RaftConfig, is_new: bool) -> Result<(), OpenError> {
         if is_new {
             let members = BTreeMap::from([(config.node, BasicNode::new(config.address))]);
-            consensus.raft.initialize(members).await.map_err(|error| OpenError::Start(error.into()))?;
-        } else if consensus.raft.voter_ids().eq([config.node]) {
+            self.raft.initialize(members).await.map_err(|error| OpenError::Start(error.into()))?;
+        } else if self.raft.voter_ids().eq([config.node]) {
             // Nobody else could be leading: waiting for an election timeout would be for nothing.
-            consensus.raft.trigger().elect(false).await.map_err(|error| OpenError::Start(error.into()))?;
+            self.raft.trigger().elect(false).await.map_err(|error| OpenError::Start(error.into()))?;
         }
-        consensus.wait_ready().await?;
-        Ok(consensus)
+        self.wait_ready().await
     }
 
     /// Waits until this manager leads and its store has everything that was ever acknowledged.
@@ -197,7 +205,23 @@ impl Consensus {
         self.raft.trigger().snapshot().await.map_err(|fatal| ProposeError::Stopped(fatal.into()))
     }
 
-    /// Stops; whatever was acknowledged is on disk. Proposals under way may or may not be applied.
+    /// Waits until the log has stopped and says why: its disk failed, unless [`Self::stop`] was called.
+    ///
+    /// One whose disk failed takes nothing any more: it has to be stopped and opened again.
+    pub async fn stopped(&self) -> ProposeError {
+        let mut metrics = self.raft.metrics();
+        loop {
+            let state = metrics.borrow_watched().running_state.clone();
+            if let Err(fatal) = state {
+                return ProposeError::Stopped(fatal.into());
+            }
+            if metrics.changed().await.is_err() {
+                return ProposeError::Stopped("its task ended".into());
+            }
+        }
+    }
+
+    /// Stops and ends all feeds; whatever was acknowledged is on disk. Proposals under way may or may not be applied.
     pub async fn stop(&self) {
         self.in_flight.close();
         if let Err(error) = self.raft.shutdown().await {
@@ -210,6 +234,7 @@ impl Consensus {
             // Its end is what counts; a panic in it was answered to whoever waited.
             drop(tokio::task::spawn_blocking(move || thread.join()).await);
         }
+        self.replica.close();
     }
 }
 

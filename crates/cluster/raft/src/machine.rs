@@ -4,7 +4,7 @@
 //! an answer, not a failure: it is refused on every manager alike.
 
 use std::io;
-use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use futures_util::{Stream, StreamExt};
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine, SnapshotMeta};
@@ -26,7 +26,8 @@ type Snapshot = SnapshotOf<TypeConfig, SnapshotBytes>;
 /// The store and who follows it.
 pub(crate) struct Replica {
     store: RwLock<Store>,
-    feed: broadcast::Sender<FeedItem>,
+    /// `None` once the log has stopped: whoever follows learns that no more will come.
+    feed: Mutex<Option<broadcast::Sender<FeedItem>>>,
 }
 
 impl Replica {
@@ -41,7 +42,24 @@ impl Replica {
     /// Reads the store and follows it from exactly there: nothing is missed, nothing comes twice.
     pub(crate) fn follow<T>(&self, read: impl FnOnce(&Store) -> T) -> (T, ChangeFeed) {
         let store = self.read();
-        (read(&store), ChangeFeed::new(self.feed.subscribe()))
+        let receiver = self.feed().as_ref().map(broadcast::Sender::subscribe);
+        (read(&store), ChangeFeed::new(receiver.unwrap_or_else(|| broadcast::channel(1).1)))
+    }
+
+    /// Ends all feeds, after what is in them.
+    pub(crate) fn close(&self) {
+        *self.feed() = None;
+    }
+
+    fn feed(&self) -> MutexGuard<'_, Option<broadcast::Sender<FeedItem>>> {
+        self.feed.lock().expect("nothing panics while holding it")
+    }
+
+    fn tell(&self, item: FeedItem) {
+        if let Some(feed) = &*self.feed() {
+            // Nobody following is no failure.
+            drop(feed.send(item));
+        }
     }
 
     fn apply(&self, index: u64, command: &Command) -> Response {
@@ -50,8 +68,8 @@ impl Replica {
         let applied = store.apply(index, proposal.now, &proposal.writes);
         if let Ok(changes) = &applied {
             let commit = Commit { index, now: proposal.now, changes: changes.clone() };
-            // Under the lock, so that `follow` cuts between two commits. Nobody following is no failure.
-            drop(self.feed.send(FeedItem::Commit(Arc::new(commit))));
+            // Under the lock, so that `follow` cuts between two commits.
+            self.tell(FeedItem::Commit(Arc::new(commit)));
         }
         Response { applied: Some(applied) }
     }
@@ -59,8 +77,7 @@ impl Replica {
     fn replace(&self, with: Store) {
         let mut store = self.write();
         *store = with;
-        // Nobody following is no failure.
-        drop(self.feed.send(FeedItem::Resync));
+        self.tell(FeedItem::Resync);
     }
 }
 
@@ -87,7 +104,7 @@ impl Machine {
             }
         };
         let (feed, _) = broadcast::channel(CAPACITY);
-        let replica = Arc::new(Replica { store: RwLock::new(store), feed });
+        let replica = Arc::new(Replica { store: RwLock::new(store), feed: Mutex::new(Some(feed)) });
         Ok((Self { replica: Arc::clone(&replica), applied, members, file }, replica))
     }
 }

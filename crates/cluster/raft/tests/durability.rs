@@ -120,7 +120,7 @@ async fn the_feed_has_every_change_in_order() {
         assert_eq!(commit.changes[0].id, format!("s{number}"));
     }
     log.stop().await;
-    assert!(feed.try_next().is_none());
+    assert!(feed.next().await.is_none());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -101,15 +101,18 @@ impl RequestError {
     }
 }
 
-/// Makes a service with its published ports.
+/// Makes a service with its published ports; one without a name is given one.
 pub fn create_service(
     store: &Store,
     spec: ServiceSpec,
     ids: &mut IdSource,
 ) -> Result<(ServiceId, Vec<Write>), RequestError> {
-    let spec = spec.normalised();
+    let mut spec = spec.normalised();
+    if spec.name.is_empty() {
+        spec.name = free_name(store, ids);
+    }
     validate::service(&spec)?;
-    if store.services().any(|other| other.spec.name.to_lowercase() == spec.name.to_lowercase()) {
+    if is_taken(store, &spec.name) {
         return Err(RequestError::NameConflict { name: spec.name });
     }
     let mut service = Service::new(ids.next(), spec);
@@ -195,6 +198,22 @@ fn read_service<'a>(
     if service.meta.version == version { Ok(service) } else { Err(RequestError::OutOfSequence) }
 }
 
+/// Whether a service has this name; case makes no difference.
+fn is_taken(store: &Store, name: &str) -> bool {
+    let name = name.to_lowercase();
+    store.services().any(|other| other.spec.name.to_lowercase() == name)
+}
+
+/// A random name that no service has.
+fn free_name(store: &Store, ids: &mut IdSource) -> String {
+    let draw = |attempt| {
+        let [first, second, third, ..] = ids.next_u64().to_le_bytes();
+        objects::random_name([first, second, third], attempt)
+    };
+    let mut drawn = (0..=u32::MAX / 10).map(draw);
+    drawn.find(|name| !is_taken(store, name)).expect("there are fewer services than names")
+}
+
 /// The write of a changed service, with ports for its changed spec.
 fn with_ports(store: &Store, mut service: Service) -> Result<Vec<Write>, RequestError> {
     service.endpoint = allocate::endpoint(store, &service)?;
@@ -207,6 +226,8 @@ fn not_found(kind: Kind, text: &str) -> RequestError {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
     use objects::{ContainerSpec, EndpointSpec, PortConfig, ServiceMode, TaskSpec};
 
@@ -230,6 +251,19 @@ mod tests {
         let error = create_service(&store, spec("WEB"), &mut IdSource::from_seed([2; 32])).unwrap_err();
         assert_eq!(error.to_string(), "name conflicts with an existing object: service WEB already exists");
         assert_eq!(error.code(), Code::AlreadyExists);
+    }
+
+    #[test]
+    fn services_without_a_name_get_one_that_no_other_has() {
+        let mut store = Store::new();
+        // The same seed draws the same names again: only the store tells that they are taken.
+        for index in 1..=20 {
+            let mut ids = IdSource::from_seed([1; 32]);
+            let (_, writes) = create_service(&store, spec(""), &mut ids).unwrap();
+            store.apply(index, Timestamp(1), &writes).unwrap();
+        }
+        let names: BTreeSet<_> = store.services().map(|service| &service.spec.name).collect();
+        assert_eq!(names.len(), 20);
     }
 
     #[test]

@@ -96,7 +96,11 @@ fn start_waiting(draft: &mut Draft<'_>, service: &Service, slot: &SlotKey, turn:
 }
 
 /// Whether a task was asked to stop and has not yet; nobody waits for a task of a node that is down or gone.
+///
+/// A node learns only of tasks that were assigned to it: one that was not, as a global task without room, never says
+/// that it has stopped.
 fn is_stopping(draft: &Draft<'_>, task: &Task) -> bool {
     let node_is_up = draft.node(&task.node_id).is_some_and(|node| node.status.state != NodeState::Down);
-    !task.is_wanted() && !task.is_terminal() && node_is_up
+    let is_known = task.status.state >= TaskState::Assigned;
+    !task.is_wanted() && !task.is_terminal() && is_known && node_is_up
 }

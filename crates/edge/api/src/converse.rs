@@ -29,6 +29,7 @@ pub(crate) struct Conversation {
 /// Runs it to its end.
 pub(crate) async fn converse(raw: Raw, conversation: Conversation) {
     let Conversation { attached, keys, before, is_live } = conversation;
+    let client_gone = raw.client_gone();
     let (reader, mut writer) = tokio::io::split(raw);
     if writer.write_all(&before).await.is_err() || !is_live {
         return;
@@ -40,11 +41,13 @@ pub(crate) async fn converse(raw: Raw, conversation: Conversation) {
     let ended = tokio::select! {
         ended = &mut speaking => ended,
         heard = &mut listening => match heard {
-            // The client has said all it will: what the process says still goes out.
-            Ok(Heard::All) => speaking.await,
             Ok(Heard::Detached) => Ok(()),
-            // The process closed its input, or the client broke off: the output side finds out which.
-            Err(_) => speaking.await,
+            // The client has said all it will, or the process closed its input: what the process says still goes out,
+            // as long as somebody is there. A process that says nothing would never find out.
+            Ok(Heard::All) | Err(_) => tokio::select! {
+                ended = &mut speaking => ended,
+                () = client_gone => Ok(()),
+            },
         },
     };
     if let Err(error) = ended {

@@ -9,6 +9,7 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rustix::net::sockopt;
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio_rustls::TlsAcceptor;
 
@@ -22,6 +23,10 @@ pub const DEFAULT_GROUP: &str = "docker";
 
 /// How long a client may take for the TLS handshake. Source: Go's `net/http`, which docker's hosts use, allows 10 s.
 const HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// How long a TCP connection may be silent before the other machine is asked whether it is there, and between two
+/// such questions. Source: Go's `net.KeepAliveConfig`, whose defaults dockerd's listeners have.
+const KEEPALIVE: Duration = Duration::from_secs(15);
 
 /// Where requests come from.
 pub enum Listener {
@@ -141,12 +146,12 @@ impl Listener {
             Self::Unix { listener, .. } => Ok(Incoming::Plain(Box::new(listener.accept().await?.0))),
             Self::Tcp(listener) => {
                 let (socket, _) = listener.accept().await?;
-                socket.set_nodelay(true)?;
+                prepare(&socket)?;
                 Ok(Incoming::Plain(Box::new(socket)))
             }
             Self::Tls { listener, acceptor } => {
                 let (socket, _) = listener.accept().await?;
-                socket.set_nodelay(true)?;
+                prepare(&socket)?;
                 Ok(Incoming::Tls(socket, acceptor.clone()))
             }
         }
@@ -177,6 +182,15 @@ fn remove_stale(path: &Path) -> Result<(), ListenError> {
         return Err(ListenError::InUse { path: path.to_owned() });
     }
     fs::remove_file(path).map_err(failed)
+}
+
+/// Sends small pieces at once, and finds out when the other machine is gone.
+fn prepare(socket: &TcpStream) -> io::Result<()> {
+    socket.set_nodelay(true)?;
+    sockopt::set_socket_keepalive(socket, true)?;
+    sockopt::set_tcp_keepidle(socket, KEEPALIVE)?;
+    sockopt::set_tcp_keepintvl(socket, KEEPALIVE)?;
+    Ok(())
 }
 
 /// The number of a group by name, from `/etc/group`. A number is taken as it is.

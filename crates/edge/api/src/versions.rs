@@ -4,10 +4,11 @@
 //! its own. Source: moby, `api/server/router/swarm/helpers.go` `adjustForAPIVersion`, and
 //! `api/server/router/container/container_routes.go` `postContainersCreate`.
 
-use docker::{ApiVersion, ContainerConfig, HostConfig, NetworkingConfig};
+use docker::{ApiVersion, ContainerCreateRequest};
 use objects::ServiceSpec;
 
 use crate::error::ApiError;
+use crate::facts::HostFacts;
 use crate::query::Query;
 
 /// The `version` of an object to be updated. `noun` is `service`, `node` or `swarm`.
@@ -69,13 +70,13 @@ pub(crate) fn adjust_service(spec: &mut ServiceSpec, version: ApiVersion) {
     }
 }
 
-/// Drops what a container of an older version cannot mean.
+/// Drops what a container of an older version cannot mean on this machine.
 pub(crate) fn adjust_container(
-    config: &mut ContainerConfig,
-    host: &mut HostConfig,
-    networking: &mut NetworkingConfig,
+    request: &mut ContainerCreateRequest,
     version: ApiVersion,
+    machine: &HostFacts,
 ) {
+    let ContainerCreateRequest { config, host_config: host, networking_config: networking, .. } = request;
     let older = |minor| version < ApiVersion::v1(minor);
     if older(40) {
         host.kernel_memory_tcp = 0;
@@ -84,7 +85,8 @@ pub(crate) fn adjust_container(
             host.ipc_mode = "shareable".to_owned();
         }
     }
-    if older(41) {
+    if older(41) && machine.cgroup_version == "1" && host.cgroupns_mode.is_empty() {
+        // What such a client expects where cgroups are of version 1.
         host.cgroupns_mode = "host".to_owned();
     }
     if older(43) {
@@ -127,5 +129,25 @@ fn adjust_mount(mount: &mut docker::Mount, version: ApiVersion) {
     }
     if let Some(tmpfs) = mount.tmpfs_options.as_mut().filter(|_| older(46)) {
         tmpfs.options.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_old_clients_that_leave_it_open_get_the_hosts_cgroup_namespace_on_version_1() {
+        let check = |minor, cgroup_version: &str, mode: &str, expect: &str| {
+            let machine = HostFacts { cgroup_version: cgroup_version.to_owned(), ..HostFacts::default() };
+            let mut request = ContainerCreateRequest::default();
+            request.host_config.cgroupns_mode = mode.to_owned();
+            adjust_container(&mut request, ApiVersion::v1(minor), &machine);
+            assert_eq!(request.host_config.cgroupns_mode, expect, "1.{minor} on {cgroup_version}");
+        };
+        check(40, "1", "", "host");
+        check(40, "1", "private", "private");
+        check(40, "2", "", "");
+        check(41, "1", "", "");
     }
 }

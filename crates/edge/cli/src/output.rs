@@ -7,12 +7,21 @@ use serde_json::{Map, Value};
 use std::io::{IsTerminal as _, Write as _};
 use template::Template;
 
-/// Fewest blanks between two columns. Source: docker/cli, tabwriter with padding 3.
+/// Fewest blanks between two columns. Source: docker/cli `formatter.go`, tabwriter with padding 3.
 const COLUMN_GAP: usize = 3;
+/// Narrowest column, gap included. Source: docker/cli `formatter.go`, tabwriter with minwidth 10.
+const COLUMN_MIN: usize = 10;
+/// Where [`Row::labelled`] keeps labels: `.Label "x"` is a look-up in it.
+const LABELS: &str = "__labels";
 
 /// One line of a list: the cells a format may name.
 #[derive(Debug, Clone, Default)]
-pub struct Row(Map<String, Value>);
+pub struct Row {
+    cells: Map<String, Value>,
+    /// What the table shows in a cell's place; formats don't see it.
+    shown: Map<String, Value>,
+    labels: Value,
+}
 
 impl Row {
     /// A row without cells.
@@ -23,8 +32,40 @@ impl Row {
     /// Adds a cell.
     #[must_use]
     pub fn with(mut self, name: &str, value: impl Into<Value>) -> Row {
-        self.0.insert(name.to_owned(), value.into());
+        self.cells.insert(name.to_owned(), value.into());
         self
+    }
+
+    /// Adds what the table shows instead of the cell `name`.
+    #[must_use]
+    pub fn shown(mut self, name: &str, value: impl Into<Value>) -> Row {
+        self.shown.insert(name.to_owned(), value.into());
+        self
+    }
+
+    /// Adds an object's labels: the cell `Labels`, and each for `.Label "x"`.
+    #[must_use]
+    pub fn labelled(mut self, labels: &Value) -> Row {
+        self.labels = labels.clone();
+        self.with("Labels", crate::commands::show::labels(labels))
+    }
+
+    fn text(&self, cell: &str) -> String {
+        match self.cells.get(cell) {
+            Some(Value::String(text)) => text.clone(),
+            Some(Value::Null) | None => String::new(),
+            Some(other) => other.to_string(),
+        }
+    }
+
+    fn data(&self, asked: &[String]) -> Value {
+        let mut data = self.cells.clone();
+        if !asked.is_empty() {
+            let label =
+                |name: &String| (name.clone(), Value::from(self.labels[name].as_str().unwrap_or_default()));
+            data.insert(LABELS.to_owned(), Value::Object(asked.iter().map(label).collect()));
+        }
+        Value::Object(data)
     }
 }
 
@@ -34,6 +75,8 @@ pub struct Shape {
     pub columns: &'static [(&'static str, &'static str)],
     /// The cell that `--quiet` prints.
     pub quiet: &'static str,
+    /// Headings of cells that only a format may name, where they are not the cell's name in capitals.
+    pub others: &'static [(&'static str, &'static str)],
 }
 
 /// What the user asked for.
@@ -74,49 +117,82 @@ pub fn to_terminal() -> bool {
 /// # Errors
 /// When the template is wrong.
 pub fn list(shape: &Shape, wish: &Wish<'_>, rows: &[Row]) -> Result<(), CliError> {
-    match wish.format {
-        _ if wish.quiet && wish.format.is_none_or(|format| format == "table") => {
-            rows.iter().for_each(|row| line(&text_of(row, shape.quiet)));
+    if wish.quiet {
+        if wish.format.is_some_and(|format| !format.is_empty() && format != "json") {
+            note("WARNING: Ignoring custom format, because both --format and --quiet are set.");
         }
+        rows.iter().for_each(|row| line(&row.text(shape.quiet)));
+        return Ok(());
+    }
+    match wish.format {
         None | Some("" | "table") => {
             let heading = shape.columns.iter().map(|(_, heading)| (*heading).to_owned()).collect();
+            let cell = |row: &Row, cell: &str| match row.shown.get(cell) {
+                Some(shown) => shown.as_str().unwrap_or_default().to_owned(),
+                None => row.text(cell),
+            };
             let cells =
-                rows.iter().map(|row| shape.columns.iter().map(|(cell, _)| text_of(row, cell)).collect());
+                rows.iter().map(|row| shape.columns.iter().map(|(name, _)| cell(row, name)).collect());
             print(&table(std::iter::once(heading).chain(cells).collect()));
+            Ok(())
         }
         Some("json" | "{{json .}}") => {
-            rows.iter().for_each(|row| line(&Value::Object(row.0.clone()).to_string()))
+            rows.iter().for_each(|row| line(&html_safe(&Value::Object(row.cells.clone()).to_string())));
+            Ok(())
         }
-        Some(format) => match format.strip_prefix("table ") {
-            Some(format) => {
-                let template = Template::parse(&unescape(format))?;
-                let mut lines = vec![cells(&template.render(&headings(shape, rows))?)];
-                for row in rows {
-                    lines.push(cells(&template.render(&Value::Object(row.0.clone()))?));
-                }
-                print(&table(lines));
-            }
-            None => {
-                let template = Template::parse(&unescape(format))?;
-                for row in rows {
-                    line(&template.render(&Value::Object(row.0.clone()))?);
-                }
-            }
-        },
+        Some(format) => formatted(shape, format, rows),
+    }
+}
+
+fn formatted(shape: &Shape, format: &str, rows: &[Row]) -> Result<(), CliError> {
+    let (format, tabular) = match format.strip_prefix("table") {
+        Some(rest) if rest.starts_with([' ', '\t', '\\']) => (rest.trim_start(), true),
+        _ => (format, false),
+    };
+    let (format, asked) = label_lookups(&unescape(format));
+    let template = Template::parse(&format)?;
+    let mut lines: Vec<String> = Vec::new();
+    if tabular {
+        lines.push(template.render(&headings(shape, rows, &asked))?);
+    }
+    for row in rows {
+        lines.push(template.render(&row.data(&asked))?);
+    }
+    // Columns are lined up in any format that has tabs.
+    if lines.iter().any(|line| line.contains('\t')) {
+        let cells = |text: &String| -> Vec<Vec<String>> {
+            text.split('\n').map(|line| line.split('\t').map(str::to_owned).collect()).collect()
+        };
+        print(&table(lines.iter().flat_map(cells).collect()));
+    } else {
+        lines.iter().for_each(|text| line(text));
     }
     Ok(())
 }
 
-fn text_of(row: &Row, cell: &str) -> String {
-    match row.0.get(cell) {
-        Some(Value::String(text)) => text.clone(),
-        Some(Value::Null) | None => String::new(),
-        Some(other) => other.to_string(),
+/// `.Label "x"` as a look-up that the template language has, and the labels asked for.
+fn label_lookups(format: &str) -> (String, Vec<String>) {
+    let mut asked = Vec::new();
+    let mut parts = format.split(".Label ");
+    let mut out = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let name = part.trim_start();
+        let quote = name.chars().next().filter(|c| ['"', '`'].contains(c));
+        match quote.and_then(|quote| name[1..].split(quote).next()) {
+            Some(name) => {
+                asked.push(name.to_owned());
+                out.push_str(&format!("index .{LABELS} "));
+            }
+            None => out.push_str(".Label "),
+        }
+        out.push_str(part);
     }
+    (out, asked)
 }
 
-fn cells(line: &str) -> Vec<String> {
-    line.split('\t').map(str::to_owned).collect()
+/// JSON as Go writes it by default: `<`, `>` and `&` escaped.
+fn html_safe(json: &str) -> String {
+    json.replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026")
 }
 
 /// `\t` and `\n` as typed on a command line.
@@ -125,13 +201,20 @@ fn unescape(format: &str) -> String {
 }
 
 /// Each cell's heading as its value, so that a `table` template prints its own first line.
-fn headings(shape: &Shape, rows: &[Row]) -> Value {
+fn headings(shape: &Shape, rows: &[Row], asked: &[String]) -> Value {
     let mut named: Map<String, Value> = rows
         .first()
-        .map(|row| row.0.keys().map(|cell| (cell.clone(), Value::from(heading_of(cell)))).collect())
+        .map(|row| row.cells.keys().map(|cell| (cell.clone(), Value::from(heading_of(cell)))).collect())
         .unwrap_or_default();
-    for (cell, heading) in shape.columns {
+    for (cell, heading) in shape.columns.iter().chain(shape.others) {
         named.insert((*cell).to_owned(), Value::from(*heading));
+    }
+    if !asked.is_empty() {
+        let heading = |name: &String| {
+            let last = name.rsplit('.').next().unwrap_or_default();
+            (name.clone(), Value::from(last.replace(['-', '_'], " ")))
+        };
+        named.insert(LABELS.to_owned(), Value::Object(asked.iter().map(heading).collect()));
     }
     Value::Object(named)
 }
@@ -163,7 +246,10 @@ pub fn table(lines: Vec<Vec<String>>) -> String {
         for (at, cell) in line.iter().enumerate() {
             out.push_str(cell);
             if at + 1 < line.len() {
-                out.extend(std::iter::repeat_n(' ', widths[at] + COLUMN_GAP - cell.chars().count()));
+                out.extend(std::iter::repeat_n(
+                    ' ',
+                    (widths[at] + COLUMN_GAP).max(COLUMN_MIN) - cell.chars().count(),
+                ));
             }
         }
         out.push('\n');
@@ -181,9 +267,14 @@ pub fn inspect(found: &[String], format: Option<&str>) -> Result<(), CliError> {
             let joined = format!("[{}]", found.join(","));
             line(&indent(&joined));
         }
-        Some("json") => line(&format!("[{}]", found.join(","))),
+        Some("json") => {
+            let found: Vec<&str> = found.iter().map(|text| text.trim()).collect();
+            line(&format!("[{}]", found.join(",")));
+        }
         Some(format) => {
-            let template = Template::parse(&unescape(format))?;
+            // Source: docker/cli `inspect.go`: a template that cannot be parsed is exit code 64.
+            let template = Template::parse(&unescape(format))
+                .map_err(|error| CliError { code: 64, ..CliError::from(error) })?;
             for text in found {
                 let value: Value = serde_json::from_str(text)
                     .map_err(|error| CliError::new(format!("the daemon's answer is not JSON: {error}")))?;
@@ -252,7 +343,7 @@ mod tests {
     #[test]
     fn tables_line_up() {
         let lines = vec![vec!["ID".into(), "NAME".into()], vec!["abcdef".into(), "x".into()]];
-        assert_eq!(table(lines), "ID       NAME\nabcdef   x\n");
+        assert_eq!(table(lines), "ID        NAME\nabcdef    x\n");
     }
 
     #[test]

@@ -9,17 +9,18 @@ use std::time::Duration;
 
 use lifecycle::restart::starts_with_daemon;
 use runtime::cgroup::Cgroup;
-use shim::client::{Adopted, Ended, Handle, SignalTarget};
+use shim::client::{Adopted, Ended, Handle, Program, SignalTarget};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::cgroup_parents::CgroupParents;
 use crate::config::EngineConfig;
 use crate::container::record::Record;
 use crate::container::registry::Registry;
 use crate::container::start::{self, Cause};
 use crate::container::supervise::{self, End};
-use crate::container::{Container, Running, remove};
+use crate::container::{Container, Running, remove, stop};
 use crate::engine::{Engine, Inner, now};
 use crate::error::EngineError;
 use crate::events::Events;
@@ -32,6 +33,8 @@ use crate::watch::{Announcer, Status};
 
 /// Chosen: what takes longer (a shim that is just ending) goes on in the background.
 const PATIENCE: Duration = Duration::from_millis(250);
+/// How soon a shim that did not answer is asked again, and the longest pause. Chosen: it took five seconds before.
+const ASK_AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 /// The machine went down with the container. Source: moby, `daemon/daemon.go`, `restore`.
 const MACHINE_RESTARTED: i64 = 255;
 
@@ -58,8 +61,12 @@ impl Engine {
             Ok((state, containers, volumes))
         })
         .await?;
+        let shim_program = Program::open(&config.shim_exe);
+        let cgroup_parents = CgroupParents::open(roots.cgroup_parents());
         let inner = Inner {
             config,
+            shim_program,
+            cgroup_parents,
             roots,
             state,
             registry: Registry::default(),
@@ -79,6 +86,7 @@ impl Engine {
             know(&engine.inner, record);
         }
         let found = look(&engine.inner)?;
+        keep_endpoints(&engine.inner, &found).await;
         volume::sweep(&engine.inner).await?;
         adopt_all(&engine, found).await;
         engine.inner.config.images.sweep().await;
@@ -140,6 +148,22 @@ fn look(inner: &Inner) -> Result<Found, EngineError> {
     })
 }
 
+/// Before anything is started, and before the network sweeps: no address, port or link of a container that may run goes
+/// to another one. Whoever takes in its end gives them back.
+async fn keep_endpoints(inner: &Inner, found: &Found) {
+    for container in inner.registry.all() {
+        let (name, endpoint) = {
+            let live = container.live();
+            let run = &live.record.run;
+            let may_run = run.status.has_process() && found.shims.contains(&container.id);
+            (live.record.name.clone(), run.endpoint.clone().filter(|_| may_run))
+        };
+        if let Some(endpoint) = endpoint {
+            inner.config.network.adopt(&container.id, &name, &endpoint).await;
+        }
+    }
+}
+
 async fn adopt_all(engine: &Engine, found: Found) {
     let inner = &engine.inner;
     let containers = inner.registry.all();
@@ -166,8 +190,25 @@ async fn adopt_all(engine: &Engine, found: Found) {
     }
 }
 
-/// Makes one container's record true.
+/// Makes one container's record true, however long its shim takes to answer.
 async fn adopt(engine: &Engine, container: &Arc<Container>, found: &Found) {
+    let (mut pause, longest) = ASK_AGAIN;
+    loop {
+        let turn = container.turn.lock().await;
+        let is_done = adopt_in_turn(engine, container, found).await;
+        drop(turn);
+        if is_done {
+            return;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(pause) => pause = longest.min(2 * pause),
+            () = engine.inner.shutdown.cancelled() => return,
+        }
+    }
+}
+
+/// False when its shim does not answer: it runs, as far as anybody knows.
+async fn adopt_in_turn(engine: &Engine, container: &Arc<Container>, found: &Found) -> bool {
     let inner = &engine.inner;
     let (status, removing) = {
         let live = container.live();
@@ -176,40 +217,42 @@ async fn adopt(engine: &Engine, container: &Arc<Container>, found: &Found) {
     let has_dir = found.shims.contains(&container.id);
     if removing {
         leftovers(inner, container, has_dir, found).await;
-        finish_removal(inner, container).await;
-        return;
+        let with_volumes = container.live().record.removing_volumes;
+        remove::remove_or_retry(engine, container, with_volumes).await;
+        return true;
     }
     if !status.has_process() {
         leftovers(inner, container, has_dir, found).await;
         at_rest(engine, container, status).await;
-        return;
+        return true;
     }
     if !has_dir {
         let end =
             End { exit_code: MACHINE_RESTARTED, oom_killed: false, finished_at: now(), error: String::new() };
         leftovers(inner, container, false, found).await;
-        supervise::take_in(engine, container, end).await;
-        return;
+        supervise::take_in_turn(engine, container, end).await;
+        return true;
     }
-    match shim::client::adopt(&inner.roots.shim(&container.id)).await {
-        Ok(Adopted::Running(shim)) => go_on(engine, container, shim).await,
-        Ok(Adopted::Exited(exit)) => {
-            let end = supervise::end_of(container, Ended::Exited(exit)).await;
-            supervise::take_in(engine, container, end).await;
+    let dir = inner.roots.shim(&container.id);
+    let adopted = tokio::select! {
+        adopted = shim::client::adopt(&dir) => adopted,
+        () = inner.shutdown.cancelled() => return true,
+    };
+    let ended = match adopted {
+        Ok(Adopted::Running(shim)) => {
+            go_on(engine, container, shim).await;
+            return true;
         }
-        Ok(Adopted::Lost(lost)) => {
-            let end = supervise::end_of(container, Ended::Lost(lost)).await;
-            supervise::take_in(engine, container, end).await;
-        }
+        Ok(Adopted::Exited(exit)) => Ended::Exited(exit),
+        Ok(Adopted::Lost(lost)) => Ended::Lost(lost),
         Err(error) => {
             tracing::error!(container.id = %container.id, error = &error as &dyn std::error::Error, "shim not adopted");
-            let parent = start::cgroup_parent(inner, &container.record());
-            supervise::remove_cgroup(parent, container.id.clone()).await;
-            let text = start::error_text(&error);
-            let end = End { exit_code: 137, oom_killed: false, finished_at: now(), error: text };
-            supervise::take_in(engine, container, end).await;
+            return false;
         }
-    }
+    };
+    let end = supervise::end_of(container, ended).await;
+    supervise::take_in_turn(engine, container, end).await;
+    true
 }
 
 /// It runs: everything goes on where it was.
@@ -217,22 +260,36 @@ async fn go_on(engine: &Engine, container: &Arc<Container>, shim: Handle) {
     let inner = &engine.inner;
     let running =
         Running { shim, ended: Arc::new(watch::Sender::new(false)), over: CancellationToken::new() };
-    let (name, endpoint) = {
+    let paused = is_frozen(inner, container).await;
+    {
         let mut live = container.live();
         live.running = Some(running.clone());
+        // The last engine may have ended between the freezer and the record.
+        live.record.run.status = if paused { Status::Paused } else { Status::Running };
         live.record.run.pid = Some(running.shim.pid());
         // The record was written a moment before its program ran; the shim knows better.
         if let Some(started_at) = running.shim.started_at() {
             live.record.run.started_at = started_at;
         }
-        (live.record.name.clone(), live.record.run.endpoint.clone())
-    };
-    if let Some(endpoint) = endpoint {
-        inner.config.network.adopt(&container.id, &name, &endpoint).await;
     }
     supervise::spawn(engine, container, &running);
     health::spawn(engine, container, &running);
     container.publish_phase(false);
+    stop::finish(engine, container, running);
+}
+
+async fn is_frozen(inner: &Inner, container: &Container) -> bool {
+    let parent = start::cgroup_parent(inner, &container.live().record);
+    let name = container.id.clone();
+    let looked = blocking(move || {
+        Cgroup::open(&parent, &name)
+            .map(|cgroup| cgroup.is_frozen())
+            .map_err(|error| EngineError::Cgroup(Box::new(error)))
+    });
+    looked.await.unwrap_or_else(|error| {
+        tracing::warn!(container.id = %container.id, error = &error as &dyn std::error::Error, "freezer not read");
+        container.status() == Status::Paused
+    })
 }
 
 /// Kills and removes what is left of a container that should have no process.
@@ -268,14 +325,6 @@ async fn kill_shim(inner: &Inner, id: &str) {
     }
 }
 
-async fn finish_removal(inner: &Inner, container: &Arc<Container>) {
-    let _turn = container.turn.lock().await;
-    let with_volumes = container.live().record.removing_volumes;
-    if let Err(error) = remove::remove_in_turn(inner, container, with_volumes).await {
-        tracing::error!(container.id = %container.id, error = &error as &dyn std::error::Error, "not removed");
-    }
-}
-
 /// A container without a process: removed, started, or left alone.
 async fn at_rest(engine: &Engine, container: &Arc<Container>, status: Status) {
     let (policy, run, auto_remove) = {
@@ -290,7 +339,7 @@ async fn at_rest(engine: &Engine, container: &Arc<Container>, status: Status) {
         return;
     }
     if auto_remove {
-        finish_auto_remove(&engine.inner, container).await;
+        remove::remove_or_retry(engine, container, true).await;
     } else if starts_with_daemon(policy, run.stopped_by_hand, run.exit_code, run.backoff.restarts()) {
         let (engine, container) = (engine.clone(), Arc::clone(container));
         let inner = Arc::clone(&engine.inner);
@@ -299,13 +348,6 @@ async fn at_rest(engine: &Engine, container: &Arc<Container>, status: Status) {
                 tracing::warn!(container.id = %container.id, error = &error as &dyn std::error::Error, "not started");
             }
         });
-    }
-}
-
-async fn finish_auto_remove(inner: &Inner, container: &Arc<Container>) {
-    let _turn = container.turn.lock().await;
-    if let Err(error) = remove::remove_in_turn(inner, container, true).await {
-        tracing::error!(container.id = %container.id, error = &error as &dyn std::error::Error, "not removed");
     }
 }
 

@@ -5,9 +5,11 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use objects::Timestamp;
+use shim::client::Program;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::cgroup_parents::CgroupParents;
 use crate::config::EngineConfig;
 use crate::container::Container;
 use crate::container::record::Record;
@@ -30,6 +32,9 @@ pub struct Engine {
 pub(crate) struct Inner {
     pub(crate) config: EngineConfig,
     pub(crate) roots: Roots,
+    /// What shims are executed from.
+    pub(crate) shim_program: Program,
+    pub(crate) cgroup_parents: CgroupParents,
     pub(crate) state: State,
     pub(crate) registry: Registry,
     pub(crate) volumes: Volumes,
@@ -56,14 +61,27 @@ pub struct Counts {
 }
 
 impl Engine {
-    /// Stops the engine's own work. Containers keep running and are adopted by the next engine on the same roots.
-    pub async fn shutdown(&self) {
+    /// Begins nothing more, and lets nobody wait for a container's end any longer: they are told
+    /// [`EngineError::ShuttingDown`]. A stop that is under way is finished by the next engine. To be called before whoever
+    /// serves requests is waited for; [`Engine::shutdown`] comes after.
+    pub fn begin_shutdown(&self) {
         self.inner.shutdown.cancel();
+    }
+
+    /// Stops the engine's own work. Containers keep running and are adopted by the next engine on the same roots; without
+    /// any, nothing is left but what is on disk.
+    pub async fn shutdown(&self) {
+        self.begin_shutdown();
         self.inner.tasks.close();
         self.inner.tasks.wait().await;
         let inner = Arc::clone(&self.inner);
         // Fails only when the runtime is going down, and then dropping the state closes it as well.
-        let _ = tokio::task::spawn_blocking(move || inner.state.close()).await;
+        let _ = tokio::task::spawn_blocking(move || {
+            inner.state.close();
+            inner.cgroup_parents.remove_empty();
+            inner.roots.remove_empty_exec_dirs();
+        })
+        .await;
     }
 
     /// The states of all containers, sorted by id.
@@ -122,19 +140,30 @@ impl Engine {
 }
 
 impl Inner {
-    /// Writes a container's record as it is now.
+    /// Writes a container's record as it is now; of one that is gone nothing is written.
     pub(crate) async fn save(&self, container: &Container) -> Result<(), EngineError> {
-        let change = {
+        let slot = self.state.reserve().await?;
+        let written = {
+            // Records are queued in the order in which they were true, whoever else writes this one.
             let live = container.live();
-            Change::put::<Record>(&container.id, &live.record)
+            if live.record.run.status == Status::Removed {
+                return Err(EngineError::NoSuchContainer(container.id.clone()));
+            }
+            slot.send(vec![Change::put::<Record>(&container.id, &live.record)])
         };
-        Ok(self.state.commit(vec![change]).await?)
+        Ok(written.done().await?)
     }
 
-    /// Writes a record whose loss would only cost a detail after a crash.
-    pub(crate) async fn save_or_log(&self, container: &Container) {
-        if let Err(error) = self.save(container).await {
-            tracing::error!(container.id = %container.id, error = &error as &dyn std::error::Error, "record not written");
+    /// Writes a record whose loss would only cost a detail after a crash; true once it is on disk.
+    pub(crate) async fn save_or_log(&self, container: &Container) -> bool {
+        match self.save(container).await {
+            Ok(()) => true,
+            // It was removed meanwhile.
+            Err(EngineError::NoSuchContainer(_)) => false,
+            Err(error) => {
+                tracing::error!(container.id = %container.id, error = &error as &dyn std::error::Error, "record not written");
+                false
+            }
         }
     }
 

@@ -101,6 +101,9 @@ pub enum EngineError {
     /// The image store failed.
     #[error("image store")]
     Images(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The container runs, but its shim has not answered since the engine was opened. It is asked again and again.
+    #[error("shim of container {0} does not answer")]
+    ShimSilent(String),
     /// The container's shim could not be reached.
     #[error("container shim")]
     Shim(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -211,6 +214,7 @@ impl EngineError {
             E::Start { .. }
             | E::Network(_)
             | E::Images(_)
+            | E::ShimSilent(_)
             | E::Shim(_)
             | E::Cgroup(_)
             | E::Logs(_)

@@ -4,8 +4,12 @@ use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::error::EngineError;
+
+/// How long a look at a file of somebody else's may take. Chosen: a client that waits for it gets an answer that says why.
+const LONGEST_LOOK: Duration = Duration::from_secs(10);
 
 /// Where everything of one engine lies.
 #[derive(Debug, Clone)]
@@ -51,6 +55,11 @@ impl Roots {
         self.volume(name).join("_data")
     }
 
+    /// The cgroups that were made for containers' cgroups.
+    pub(crate) fn cgroup_parents(&self) -> PathBuf {
+        self.exec.join("cgroups.json")
+    }
+
     /// The directories of containers' shims.
     pub(crate) fn shims(&self) -> PathBuf {
         self.exec.join("containers")
@@ -67,6 +76,14 @@ impl Roots {
 
     pub(crate) fn exec(&self, id: &str) -> PathBuf {
         self.execs().join(id)
+    }
+
+    /// What runs keeps its directory; the next engine makes the others again.
+    pub(crate) fn remove_empty_exec_dirs(&self) {
+        for dir in [self.shims(), self.execs()] {
+            // Refused as long as something is in it.
+            let _ = fs::remove_dir(dir);
+        }
     }
 }
 
@@ -124,6 +141,20 @@ where
 {
     // The join fails only when the work panicked or the runtime is going down.
     tokio::task::spawn_blocking(work).await.map_err(|_| EngineError::ShuttingDown)?
+}
+
+/// As [`blocking`], for a path that may be on a machine that doesn't answer. The thread goes on waiting for it.
+pub(crate) async fn look_at<T, F>(path: &Path, work: F) -> Result<T, EngineError>
+where
+    T: Send + 'static,
+    F: FnOnce(&Path) -> Result<T, EngineError> + Send + 'static,
+{
+    let owned = path.to_owned();
+    let looked = tokio::time::timeout(LONGEST_LOOK, blocking(move || work(&owned))).await;
+    looked.unwrap_or_else(|_| {
+        let source = io::ErrorKind::TimedOut.into();
+        Err(EngineError::File { what: "look at", path: path.to_owned(), source })
+    })
 }
 
 /// Bytes of all files below `path`, without following links; what can't be read counts nothing.

@@ -14,6 +14,7 @@
 //! knows about services: a task's container is one with certain labels.
 
 mod adopt;
+mod cgroup_parents;
 mod config;
 mod container;
 mod engine;
@@ -27,7 +28,7 @@ mod state;
 mod volume;
 mod watch;
 
-pub use config::EngineConfig;
+pub use config::{EngineConfig, OpenFiles};
 pub use container::attach::{AttachInput, AttachOptions, AttachOutput, Attached};
 pub use container::list::ListOptions;
 pub use container::logs::{LogStream, LogsOptions};

@@ -1,10 +1,11 @@
 //! Keeps the engine's records on disk: one table per noun in `engine.redb`, JSON values with a format number.
 //!
 //! In: puts and removals. Out: an acknowledgement once they are durable. One thread owns the writing; changes that
-//! arrive while it commits go together into the next transaction. Never interprets a record.
+//! arrive while it commits go together into the next transaction. After an error the database is opened anew: it refuses
+//! all writing once one has failed. Never interprets a record.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
@@ -67,38 +68,97 @@ impl Change {
     }
 }
 
+type Written = Result<(), Arc<redb::Error>>;
+
 struct Job {
     changes: Vec<Change>,
-    done: oneshot::Sender<Result<(), Arc<redb::Error>>>,
+    done: oneshot::Sender<Written>,
+}
+
+/// A place in the queue of changes.
+pub(crate) struct Slot {
+    place: mpsc::OwnedPermit<Job>,
+}
+
+impl Slot {
+    /// Queues changes behind those that were sent before. Never waits.
+    pub(crate) fn send(self, changes: Vec<Change>) -> Queued {
+        let (done, answer) = oneshot::channel();
+        self.place.send(Job { changes, done });
+        Queued { answer }
+    }
+}
+
+/// Changes on their way to the disk; they arrive there even if this is dropped.
+pub(crate) struct Queued {
+    answer: oneshot::Receiver<Written>,
+}
+
+impl Queued {
+    /// Returns once they are durable, all or none.
+    pub(crate) async fn done(self) -> Result<(), StateError> {
+        self.answer.await.map_err(|_| StateError::Closed)?.map_err(StateError::Commit)
+    }
+}
+
+/// Opens the database, the first time and after errors.
+type Opener = Box<dyn Fn() -> Result<Database, redb::DatabaseError> + Send>;
+
+/// The database, when it is open.
+struct Disk {
+    open: Opener,
+    database: Option<Database>,
+}
+
+impl Disk {
+    fn write(&mut self, batch: &[Job]) -> Result<(), redb::Error> {
+        let database = match self.database.take() {
+            Some(database) => database,
+            None => (self.open)()?,
+        };
+        write_batch(&database, batch)?;
+        self.database = Some(database);
+        Ok(())
+    }
 }
 
 /// The open database.
 pub(crate) struct State {
-    database: Arc<Database>,
+    disk: Arc<Mutex<Disk>>,
     jobs: Mutex<Option<mpsc::Sender<Job>>>,
     writer: Mutex<Option<JoinHandle<()>>>,
+}
+
+fn lock(disk: &Mutex<Disk>) -> MutexGuard<'_, Disk> {
+    disk.lock().expect("nothing panics while it holds this lock")
 }
 
 impl State {
     /// Opens or creates the database. Another daemon that holds it makes this fail.
     pub(crate) fn open(path: &Path) -> Result<State, StateError> {
-        let database = Database::builder()
-            .set_cache_size(CACHE_BYTES)
-            .create(path)
+        let file = path.to_owned();
+        let open = move || Database::builder().set_cache_size(CACHE_BYTES).create(&file);
+        State::open_by(path, Box::new(open))
+    }
+
+    fn open_by(path: &Path, open: Opener) -> Result<State, StateError> {
+        let database = open()
             .map_err(|source| StateError::Open { path: PathBuf::from(path), source: Box::new(source) })?;
-        let database = Arc::new(database);
+        let disk = Arc::new(Mutex::new(Disk { open, database: Some(database) }));
         let (sender, receiver) = mpsc::channel(QUEUE);
-        let owned = Arc::clone(&database);
+        let owned = Arc::clone(&disk);
         let writer = std::thread::Builder::new()
             .name("engine-state".into())
             .spawn(move || write_until_closed(&owned, receiver))
             .map_err(|source| StateError::Commit(Arc::new(redb::Error::Io(source))))?;
-        Ok(State { database, jobs: Mutex::new(Some(sender)), writer: Mutex::new(Some(writer)) })
+        Ok(State { disk, jobs: Mutex::new(Some(sender)), writer: Mutex::new(Some(writer)) })
     }
 
-    /// Every record of one noun with its key, in the order of keys.
+    /// Every record of one noun with its key, in the order of keys. Waits for a commit that is under way.
     pub(crate) fn load<T: Noun>(&self) -> Result<Vec<(String, T)>, StateError> {
-        let raw = read_table(&self.database, T::TABLE).map_err(|e| StateError::Commit(Arc::new(e)))?;
+        let disk = lock(&self.disk);
+        let database = disk.database.as_ref().ok_or(StateError::Closed)?;
+        let raw = read_table(database, T::TABLE).map_err(|e| StateError::Commit(Arc::new(e)))?;
         raw.into_iter()
             .map(|(key, value)| {
                 let record = decode::<T>(&key, &value)?;
@@ -109,12 +169,15 @@ impl State {
 
     /// Makes the changes durable, all or none. Returns once they are on disk.
     pub(crate) async fn commit(&self, changes: Vec<Change>) -> Result<(), StateError> {
+        self.reserve().await?.send(changes).done().await
+    }
+
+    /// Waits for room, so that sending doesn't have to.
+    pub(crate) async fn reserve(&self) -> Result<Slot, StateError> {
         let sender = self.jobs.lock().expect("nothing panics while it holds this lock").clone();
         let sender = sender.ok_or(StateError::Closed)?;
-        let (done, answer) = oneshot::channel();
-        sender.send(Job { changes, done }).await.map_err(|_| StateError::Closed)?;
-        drop(sender);
-        answer.await.map_err(|_| StateError::Closed)?.map_err(StateError::Commit)
+        let place = sender.reserve_owned().await.map_err(|_| StateError::Closed)?;
+        Ok(Slot { place })
     }
 
     /// Writes what is queued and ends the thread. Blocks for the length of a commit.
@@ -160,7 +223,7 @@ fn read_table(database: &Database, table: &str) -> Result<Vec<(String, Vec<u8>)>
     Ok(rows)
 }
 
-fn write_until_closed(database: &Database, mut jobs: mpsc::Receiver<Job>) {
+fn write_until_closed(disk: &Mutex<Disk>, mut jobs: mpsc::Receiver<Job>) {
     while let Some(first) = jobs.blocking_recv() {
         let mut batch = vec![first];
         while batch.len() < LARGEST_BATCH
@@ -168,7 +231,7 @@ fn write_until_closed(database: &Database, mut jobs: mpsc::Receiver<Job>) {
         {
             batch.push(next);
         }
-        let outcome = write_batch(database, &batch).map_err(Arc::new);
+        let outcome = lock(disk).write(&batch).map_err(Arc::new);
         if let Err(error) = &outcome {
             tracing::error!(%error, "engine state was not written");
         }
@@ -260,5 +323,49 @@ mod tests {
         let state = State::open(&root.path().join("engine.redb")).unwrap();
         state.close();
         assert!(matches!(state.commit(Vec::new()).await, Err(StateError::Closed)));
+    }
+
+    /// A file system of 16 MiB that is mounted nowhere and goes with its descriptor; `None`, loudly, without the right.
+    fn small_disk() -> Option<std::os::fd::OwnedFd> {
+        use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
+        let make = || {
+            let tmpfs = rustix::mount::fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+            rustix::mount::fsconfig_set_string(&tmpfs, "size", "16m")?;
+            rustix::mount::fsconfig_create(&tmpfs)?;
+            rustix::mount::fsmount(&tmpfs, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
+        };
+        make().inspect_err(|error| eprintln!("!!! NOT RUN: a small file system needs root: {error}")).ok()
+    }
+
+    #[tokio::test]
+    async fn after_an_error_writing_goes_on_once_it_can() {
+        use std::os::fd::AsRawFd;
+        let Some(disk) = small_disk() else { return };
+        let dir = PathBuf::from(format!("/proc/self/fd/{}", disk.as_raw_fd()));
+        let state = State::open(&dir.join("engine.redb")).unwrap();
+        let put = |key: &str, bytes: usize| Change::Put {
+            table: "things",
+            key: key.to_owned(),
+            value: vec![7; bytes],
+        };
+        state.commit(vec![put("before", 1)]).await.unwrap();
+        let filler = dir.join("filler");
+        let mut file = std::fs::File::create(&filler).unwrap();
+        while std::io::Write::write_all(&mut file, &[1; 4096]).is_ok() {}
+        let mut refused = false;
+        for turn in 0..1000 {
+            refused = state.commit(vec![put(&turn.to_string(), 100_000)]).await.is_err();
+            if refused {
+                break;
+            }
+        }
+        assert!(refused);
+        std::fs::remove_file(filler).unwrap();
+        drop(file);
+        state.commit(vec![put("after", 1)]).await.unwrap();
+        let disk = lock(&state.disk);
+        let rows = read_table(disk.database.as_ref().unwrap(), "things").unwrap();
+        let keys: Vec<&str> = rows.iter().map(|(key, _)| key.as_str()).collect();
+        assert!(keys.contains(&"before") && keys.contains(&"after"), "{keys:?}");
     }
 }

@@ -5,7 +5,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use netplan::{BoundPort, PortRequest, Protocol};
+use netplan::{Backend, BoundPort, PortRequest, Protocol};
 use serde::{Deserialize, Serialize};
 
 use crate::error::UnknownNetwork;
@@ -106,13 +106,14 @@ pub struct Interface {
     pub mtu: u32,
 }
 
-/// A port that a service publishes on this machine for all its local tasks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+/// A port that a service publishes on this machine, and its local tasks behind it.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServicePort {
     /// The protocol.
     pub protocol: Protocol,
     /// Port of this machine, on every address.
     pub published: u16,
-    /// Port inside the tasks.
-    pub target: u16,
+    /// Where each task listens: while an update changes the port inside the tasks, old and new ones differ. Order and
+    /// duplicates do not matter.
+    pub backends: Vec<Backend>,
 }

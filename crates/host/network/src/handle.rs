@@ -3,7 +3,6 @@
 //! In: calls. Out: answers of the thread that owns the network. Cheap to clone; the thread ends with the last handle and
 //! leaves the kernel's state as it is, so that containers keep working without a daemon.
 
-use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -72,17 +71,16 @@ impl Network {
         self.tell("rename", |reply| Request::Rename { container_id, name, reply }).await;
     }
 
-    /// Publishes a service's ports for exactly these local backends, replacing what the service had before. New
-    /// connections are spread evenly; those under way stay with their backend. Without backends the ports stay
-    /// reserved, and connections to them are refused.
+    /// Publishes exactly these ports of a service, each for exactly its backends, replacing what the service had before.
+    /// New connections are spread evenly; those under way stay with their backend. A port without backends stays
+    /// reserved, and connections to it are refused.
     pub async fn publish_service(
         &self,
         service: &ServiceId,
         ports: Vec<ServicePort>,
-        backends: Vec<Ipv4Addr>,
     ) -> Result<(), PublishError> {
         let service = service.clone();
-        let answer = self.ask(|reply| Request::PublishService { service, ports, backends, reply }).await;
+        let answer = self.ask(|reply| Request::PublishService { service, ports, reply }).await;
         answer.unwrap_or(Err(PublishError::Apply(NetworkError::Closed)))
     }
 
@@ -90,6 +88,11 @@ impl Network {
     pub async fn unpublish_service(&self, service: &ServiceId) {
         let service = service.clone();
         self.tell("unpublish", |reply| Request::UnpublishService(service, reply)).await;
+    }
+
+    /// Takes the ports of every service away, as when this machine leaves its swarm.
+    pub async fn unpublish_all_services(&self) {
+        self.tell("unpublish all", Request::UnpublishAllServices).await;
     }
 
     /// Stops changes of the kernel's rules until [`Network::release_hold`]; wanted state is collected. Does not nest.

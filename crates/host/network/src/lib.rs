@@ -31,4 +31,4 @@ pub use config::NetworkConfig;
 pub use endpoint::{AttachRequest, Endpoint, Interface, NetworkMode, ServicePort};
 pub use error::{AttachError, NetworkError, OpenError, PortError, PublishError};
 pub use handle::Network;
-pub use netplan::{BoundPort, PoolRange, PortRequest, Protocol};
+pub use netplan::{Backend, BoundPort, PoolRange, PortRequest, Protocol};

@@ -2,8 +2,6 @@
 //!
 //! In: arguments of the handle's methods. Out: one value per request. Decides nothing.
 
-use std::net::Ipv4Addr;
-
 use docker::NetworkInspect;
 use objects::ServiceId;
 use tokio::sync::oneshot::Sender;
@@ -15,24 +13,11 @@ use crate::{AttachRequest, Endpoint, ServicePort};
 pub(crate) enum Request {
     Attach(AttachRequest, Sender<Result<Endpoint, AttachError>>),
     Release(String, Sender<()>),
-    Adopt {
-        container_id: String,
-        name: String,
-        endpoint: Box<Endpoint>,
-        reply: Sender<()>,
-    },
-    Rename {
-        container_id: String,
-        name: String,
-        reply: Sender<()>,
-    },
-    PublishService {
-        service: ServiceId,
-        ports: Vec<ServicePort>,
-        backends: Vec<Ipv4Addr>,
-        reply: Sender<Result<(), PublishError>>,
-    },
+    Adopt { container_id: String, name: String, endpoint: Box<Endpoint>, reply: Sender<()> },
+    Rename { container_id: String, name: String, reply: Sender<()> },
+    PublishService { service: ServiceId, ports: Vec<ServicePort>, reply: Sender<Result<(), PublishError>> },
     UnpublishService(ServiceId, Sender<()>),
+    UnpublishAllServices(Sender<()>),
     Hold(Sender<()>),
     ReleaseHold(Sender<Result<(), NetworkError>>),
     List(Sender<Vec<NetworkInspect>>),

@@ -30,7 +30,7 @@ pub(crate) struct Wanted {
     addresses: AddressPool,
     ports: Ports,
     endpoints: BTreeMap<String, Attached>,
-    services: BTreeMap<ServiceId, BTreeSet<ServicePort>>,
+    services: BTreeMap<ServiceId, BTreeSet<HostPort>>,
 }
 
 impl Wanted {
@@ -135,31 +135,28 @@ impl Wanted {
         &mut self,
         service: &ServiceId,
         wanted: &[ServicePort],
-        backends: &[Ipv4Addr],
     ) -> Result<(), PublishError> {
         let subnet = self.addresses.subnet();
-        if let Some(stray) = backends.iter().find(|ip| !subnet.contains(*ip)) {
-            return Err(PublishError::Backend(*stray));
+        let mut backends = wanted.iter().flat_map(|port| &port.backends);
+        if let Some(stray) = backends.find(|backend| !subnet.contains(&backend.ip)) {
+            return Err(PublishError::Backend(stray.ip));
         }
         let mut held = self.services.remove(service).unwrap_or_default();
-        let wanted: BTreeSet<_> = wanted.iter().copied().collect();
-        // A port that only changes its target stays held; `held` is compared by its place on this machine.
-        let still_wanted = |port: &ServicePort| wanted.iter().any(|other| place(other) == place(port));
-        for port in held.extract_if(.., |port| !still_wanted(port)) {
-            self.published.remove(&place(&port));
-            self.ports.give_back(&place(&port));
+        let is_wanted = |held: &HostPort| wanted.iter().any(|port| place(port) == *held);
+        for place in held.extract_if(.., |place| !is_wanted(place)) {
+            self.published.remove(&place);
+            self.ports.give_back(&place);
         }
         let mut failure = None;
         let mut now = BTreeSet::new();
         for port in wanted {
-            let is_held = held.iter().any(|other| place(other) == place(&port));
+            let is_held = held.contains(&place(port));
             if !is_held && let Err(source) = self.ports.take(&ports::exactly(port.protocol, port.published)) {
                 failure.get_or_insert(PublishError::Port { published: port.published, source });
                 continue;
             }
-            let to = backends.iter().map(|ip| Backend { ip: *ip, port: port.target }).collect();
-            self.published.set(place(&port), to);
-            now.insert(port);
+            self.published.set(place(port), port.backends.clone());
+            now.insert(place(port));
         }
         if !now.is_empty() {
             self.services.insert(service.clone(), now);
@@ -169,9 +166,17 @@ impl Wanted {
 
     /// Takes a service's ports away.
     pub(crate) fn unpublish_service(&mut self, service: &ServiceId) {
-        for port in self.services.remove(service).unwrap_or_default() {
-            self.published.remove(&place(&port));
-            self.ports.give_back(&place(&port));
+        for place in self.services.remove(service).unwrap_or_default() {
+            self.published.remove(&place);
+            self.ports.give_back(&place);
+        }
+    }
+
+    /// Takes the ports of every service away.
+    pub(crate) fn unpublish_all_services(&mut self) {
+        for place in std::mem::take(&mut self.services).into_values().flatten() {
+            self.published.remove(&place);
+            self.ports.give_back(&place);
         }
     }
 

@@ -175,16 +175,20 @@ impl Worker {
                 self.wanted.rename(&container_id, &name);
                 let _ = reply.send(());
             }
-            Request::PublishService { service, ports, backends, reply } => {
+            Request::PublishService { service, ports, reply } => {
                 if self.status.is_closed {
                     let _ = reply.send(Err(PublishError::Apply(NetworkError::Closed)));
                     return None;
                 }
-                let outcome = self.wanted.publish_service(&service, &ports, &backends);
+                let outcome = self.wanted.publish_service(&service, &ports);
                 return Some(Reply::Publish(outcome, reply));
             }
             Request::UnpublishService(service, reply) => {
                 self.wanted.unpublish_service(&service);
+                return Some(Reply::Done(reply));
+            }
+            Request::UnpublishAllServices(reply) => {
+                self.wanted.unpublish_all_services();
                 return Some(Reply::Done(reply));
             }
             Request::Hold(reply) => {

@@ -216,11 +216,17 @@ impl Start {
 
     /// Lets the child go on when all was ready, and waits until it is.
     fn finish(self, pid: i32, pidfd: OwnedFd, ready: Result<(), StartError>) -> Result<Created, StartError> {
-        let report = ready.and_then(|()| {
-            // A child that failed already has said why.
-            let _ = self.channel.order(Order::GoOn);
-            self.channel.report().map_err(|errno| system("read report", errno))
-        });
+        if let Err(error) = ready {
+            end(pid, &pidfd);
+            // A child that failed meanwhile may be the reason, and knows better.
+            return Err(match self.channel.report() {
+                Ok(Report::Failed(cause)) => cause,
+                Ok(Report::Ready(_) | Report::Closed) | Err(_) => error,
+            });
+        }
+        // A child that failed already has said why.
+        let _ = self.channel.order(Order::GoOn);
+        let report = self.channel.report().map_err(|errno| system("read report", errno));
         let error = match report {
             Ok(Report::Ready(terminal)) => {
                 let stdio = terminal.map(|master| Stdio::Terminal { master }).or(self.stdio);

@@ -246,6 +246,7 @@ mod tests {
             target: target.into(),
             source: MountSource::Bind {
                 path: "/x".into(),
+                subpath: Default::default(),
                 recursive: true,
                 propagation: Propagation::default(),
             },

@@ -64,6 +64,11 @@ fn make_one(inside: &Inside, device: &Device) -> Result<(), Errno> {
         Err(Errno::EXIST) => {
             // One of the default nodes, or one of the image's: fine if it is the same device.
             let found = statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW)?;
+            if is_own_terminal_maker(&path, number)
+                && FileType::from_raw_mode(found.st_mode) == FileType::Symlink
+            {
+                return Ok(());
+            }
             if found.st_rdev != number || FileType::from_raw_mode(found.st_mode) != kind {
                 return Err(Errno::EXIST);
             }
@@ -73,6 +78,12 @@ fn make_one(inside: &Inside, device: &Device) -> Result<(), Errno> {
     }
     let (uid, gid) = (Uid::from_raw(device.uid), Gid::from_raw(device.gid));
     chownat(&parent, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
+}
+
+/// Whether this is the host's maker of pseudo terminals. All of the host's devices include it, and a container has a link
+/// to one that makes its own terminals instead. Source: runc, `setupPtmx`.
+fn is_own_terminal_maker(path: &Path, number: u64) -> bool {
+    path == Path::new("/dev/ptmx") && number == makedev(5, 2)
 }
 
 /// Opens `/dev/null` of the container if it is the real one: a file that hides others must not be the image's.

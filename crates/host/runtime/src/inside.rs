@@ -26,6 +26,14 @@ pub(crate) enum Missing {
     File,
 }
 
+/// A reference to what is at `path` inside the directory `root`, which no symbolic link of `path` leaves.
+///
+/// # Errors
+/// The kernel's: nothing there, no directory, too many links.
+pub fn find_below(root: &Path, path: &Path) -> Result<OwnedFd, Errno> {
+    Inside::new(root)?.find(path)
+}
+
 impl Inside {
     /// Takes the directory `path` as root.
     pub(crate) fn new(path: &Path) -> Result<Self, Errno> {

@@ -25,6 +25,7 @@ mod mounts;
 mod network;
 mod process;
 mod program;
+mod protect;
 mod root;
 pub mod seccomp;
 mod spec;
@@ -35,6 +36,8 @@ mod wire;
 
 pub use create::{Created, Stdio, create, exec, start_time};
 pub use error::{StartError, Step};
+pub use inside::find_below;
+pub use protect::read_only_view;
 pub use spec::{
     Address, Capabilities, CgroupSpec, Device, DeviceKind, DeviceRule, ExecSpec, Interface, Limits, Mount,
     MountFlags, MountSource, Namespace, Namespaces, Network, ProcessSpec, Propagation, Rlimit, Root, Spec,

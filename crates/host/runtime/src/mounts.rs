@@ -16,7 +16,7 @@ use rustix::mount::{
 use crate::cgroup::View;
 use crate::devices;
 use crate::error::Step;
-use crate::inside::{Inside, Missing, clean, is_directory};
+use crate::inside::{Inside, Missing, clean, find_below, is_directory};
 use crate::root::copy_of;
 use crate::spec::{Mount, MountFlags, MountSource, Propagation};
 use crate::sys::{self, MountAttr};
@@ -52,9 +52,17 @@ pub(crate) fn open_sources(mounts: &[Mount]) -> Result<Vec<Option<OwnedFd>>, Fai
 }
 
 fn open_source(source: &MountSource) -> Result<Option<OwnedFd>, Failure> {
-    let MountSource::Bind { path, recursive, propagation } = source else { return Ok(None) };
-    let tree = copy_of(CWD, path, *recursive)
-        .map_err(|errno| Failure::BindSource { path: path.to_string_lossy().into_owned(), errno })?;
+    let MountSource::Bind { path, subpath, recursive, propagation } = source else { return Ok(None) };
+    let tree = if subpath.as_os_str().is_empty() {
+        copy_of(CWD, path, *recursive)
+    } else {
+        find_below(path, subpath).and_then(|found| copy_of(found, Path::new(""), *recursive))
+    }
+    .map_err(|errno| {
+        // Joining nothing would add a slash.
+        let whole = if subpath.as_os_str().is_empty() { path.clone() } else { path.join(subpath) };
+        Failure::BindSource { path: whole.to_string_lossy().into_owned(), errno }
+    })?;
     let needs = match propagation {
         Propagation::Shared | Propagation::Rshared => &["shared:"][..],
         Propagation::Slave | Propagation::Rslave => &["shared:", "master:"][..],

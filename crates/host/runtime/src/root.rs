@@ -54,16 +54,20 @@ pub(crate) fn pivot(mount: &OwnedFd) -> Result<(), Failure> {
 }
 
 fn overlay(root: &Root) -> Result<OwnedFd, Errno> {
+    match overlay_by_layer(root) {
+        // Kernels before 6.7 take only the whole list at once. Those before 6.5 say so no earlier than at the end.
+        Err(Errno::INVAL) => overlay_by_list(root),
+        other => other,
+    }
+}
+
+fn overlay_by_layer(root: &Root) -> Result<OwnedFd, Errno> {
     let fs = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
     // Layers and directories whose path is too long for one value are named by descriptor. They must stay open until
     // the file system exists.
     let mut kept = Vec::new();
     for layer in &root.lower {
-        match fsconfig_set_string(&fs, "lowerdir+", &*short(layer, &mut kept)?) {
-            // Kernels before 6.7 take only the whole list at once.
-            Err(Errno::INVAL) => return overlay_by_list(root),
-            other => other?,
-        }
+        fsconfig_set_string(&fs, "lowerdir+", &*short(layer, &mut kept)?)?;
     }
     fsconfig_set_string(&fs, "upperdir", &*short(&root.upper, &mut kept)?)?;
     fsconfig_set_string(&fs, "workdir", &*short(&root.work, &mut kept)?)?;

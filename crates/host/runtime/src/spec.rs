@@ -115,6 +115,9 @@ pub enum MountSource {
     Bind {
         /// Absolute path on the host.
         path: PathBuf,
+        /// What is bound inside `path`, symbolic links followed inside it only; empty is `path` itself.
+        #[serde(default)]
+        subpath: PathBuf,
         /// Whether the mounts below the source come along.
         recursive: bool,
         /// Whether later mounts travel between host and container.

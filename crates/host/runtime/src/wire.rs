@@ -101,8 +101,8 @@ impl Channel {
         let message = loop {
             let mut parts = [IoSliceMut::new(&mut bytes)];
             match recvmsg(&self.0, &mut parts, &mut ancillary, RecvFlags::CMSG_CLOEXEC) {
-                Err(Errno::INTR) => {}
-                Err(Errno::CONNRESET) => return Ok(Report::Closed),
+                // A child that ends without reading its orders resets the connection; what it said comes after that.
+                Err(Errno::INTR | Errno::CONNRESET) => {}
                 other => break other?,
             }
         };
@@ -208,6 +208,16 @@ mod tests {
         let Report::Failed(error) = ours.report().unwrap() else { panic!("no failure") };
         assert_eq!(error.to_string(), "exec: \"foo\": executable file not found in $PATH");
         assert_eq!(error.exit_code(), 127);
+    }
+
+    #[test]
+    fn a_failure_arrives_from_a_child_that_reads_no_orders() {
+        let (ours, theirs) = channel().unwrap();
+        theirs.failed(&Failure::IdRange);
+        ours.order(Order::GoOn).unwrap();
+        drop(theirs);
+        assert!(matches!(ours.report().unwrap(), Report::Failed(StartError::User(UserError::OutOfRange))));
+        assert!(matches!(ours.report().unwrap(), Report::Closed));
     }
 
     #[test]

@@ -488,3 +488,33 @@ async fn a_process_starts_without_anything_of_its_shim() {
     assert!(found.starts_with("0022\nSigBlk: 0000000000000000\nSigIgn: 0000000000000004\n"), "{found}");
     assert!(!found.contains("/proc/self/fd/4"), "{found}");
 }
+
+#[tokio::test]
+async fn a_shim_whose_directory_is_gone_ends_with_its_container() {
+    let Some(place) = place() else { return };
+    let handle = place.start("sleep 60").await;
+    let (shim_pid, pid) = (handle.shim_pid(), handle.pid());
+    fs::remove_dir_all(place.shim_dir()).unwrap();
+    kill(pid, Signal::KILL);
+    // The news comes by the connection that is there already.
+    assert_eq!(exited(&handle).await.code, 137);
+    until("the shim ends", || !is_alive(shim_pid)).await;
+    assert!(!place.has_cgroup());
+}
+
+#[tokio::test]
+async fn however_many_are_attached_the_container_can_be_stopped() {
+    let Some(place) = place() else { return };
+    let handle = place.start("sleep 60").await;
+    let mut attached = Vec::new();
+    let error = loop {
+        match soon(handle.attach(OUTPUT)).await {
+            Ok(next) => attached.push(next),
+            Err(error) => break error,
+        }
+        assert!(attached.len() < 64, "there is no limit");
+    };
+    assert_eq!(error.to_string(), "too many clients are attached");
+    soon(handle.signal(9, SignalTarget::All)).await.unwrap();
+    assert_eq!(exited(&handle).await.code, 137);
+}

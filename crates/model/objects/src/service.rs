@@ -346,9 +346,17 @@ impl Service {
     }
 
     /// The service after a user's update: the old spec becomes the previous one, the update status is cleared.
+    ///
+    /// The same spec again joins the update that is under way. Source: moby/swarmkit,
+    /// `manager/orchestrator/update/updater.go` (`Supervisor.Update`).
     pub fn updated(&self, spec: ServiceSpec) -> Self {
         let mut next = self.clone();
+        let state = self.update_status.as_ref().map(|status| status.state);
+        if state == Some(UpdateState::Updating) && spec == self.spec {
+            return next;
+        }
         next.previous_spec = Some(std::mem::replace(&mut next.spec, spec));
+        next.internal.previous_registry_auth.clone_from(&self.internal.registry_auth);
         next.internal.previous_spec_version = self.internal.spec_version;
         next.internal.last_spec_version += 1;
         next.internal.spec_version = next.internal.last_spec_version;
@@ -363,6 +371,7 @@ impl Service {
     pub fn rolled_back(&self, now: Timestamp) -> Option<Self> {
         let mut next = self.returned(now, "manually requested rollback")?;
         next.previous_spec = Some(self.spec.clone());
+        next.internal.previous_registry_auth.clone_from(&self.internal.registry_auth);
         next.internal.previous_spec_version = self.internal.spec_version;
         Some(next)
     }
@@ -373,6 +382,7 @@ impl Service {
     pub fn returned(&self, now: Timestamp, message: &str) -> Option<Self> {
         let mut next = self.clone();
         next.spec = next.previous_spec.take()?;
+        next.internal.registry_auth = std::mem::take(&mut next.internal.previous_registry_auth);
         next.internal.spec_version = self.internal.previous_spec_version;
         next.internal.previous_spec_version = 0;
         next.begin_rollout();

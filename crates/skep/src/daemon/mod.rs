@@ -1,12 +1,13 @@
 //! The daemon: opens everything in order, serves until it is told to stop, closes in the reverse order.
 //!
 //! ```text
-//! settings ─► log ─► roots ─► images ─► network (held) ─► engine (adopts) ─► swarm ─► API ─► network released
+//! settings ─► log ─► roots ─► sockets ─► images ─► network (held) ─► engine (adopts) ─► swarm ─► network released ─► API
 //! ```
 //!
 //! Containers are not stopped when the daemon stops; the next one adopts them.
 
 mod config;
+mod descriptors;
 pub(crate) mod flags;
 mod info;
 mod open;
@@ -34,6 +35,7 @@ pub(crate) fn run(flags: DaemonFlags) -> anyhow::Result<()> {
     let log = observe::start(config.log_level, config.log_format);
     // What the daemon creates is readable by its owner alone unless a mode says otherwise.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+    let open_files = descriptors::raise();
     let guard = root::take(&config.data_root, &config.exec_root, &config.pidfile)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -41,20 +43,25 @@ pub(crate) fn run(flags: DaemonFlags) -> anyhow::Result<()> {
         .max_blocking_threads(BLOCKING_THREADS)
         .build()
         .context("start the async runtime")?;
-    let outcome = runtime.block_on(serve(config, flags, log));
+    let outcome = runtime.block_on(serve(config, flags, log, open_files));
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
     drop(guard);
     outcome
 }
 
-async fn serve(config: Config, flags: DaemonFlags, log: observe::Control) -> anyhow::Result<()> {
+async fn serve(
+    config: Config,
+    flags: DaemonFlags,
+    log: observe::Control,
+    open_files: engine::OpenFiles,
+) -> anyhow::Result<()> {
     // Handlers first: a signal that comes while the daemon starts is not lost.
     let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
     let mut hangup = signal(SignalKind::hangup()).context("listen for SIGHUP")?;
     let shutdown = CancellationToken::new();
     let listeners = open::listen(&config).await?;
-    let parts = open::open(&config).await?;
+    let parts = open::open(&config, open_files).await?;
     let (daemon_info, watched) = watch::channel(Arc::new(info::describe(&config)?));
     let state = api::AppState {
         engine: parts.engine.clone(),
@@ -90,6 +97,8 @@ async fn serve(config: Config, flags: DaemonFlags, log: observe::Control) -> any
     }
     info!("stopping");
     shutdown.cancel();
+    // Requests that wait for a container's end are answered now, so that nobody has to wait for them.
+    parts.engine.begin_shutdown();
     if !serving.is_finished() {
         // The listeners' owner ends once its connections have; an error in it was logged there.
         let _ = serving.await;

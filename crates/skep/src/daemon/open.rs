@@ -7,10 +7,14 @@ use super::config::{self, Config};
 use agent::{SwarmNode, SwarmNodeConfig};
 use anyhow::{Context as _, bail};
 use api::Listener;
-use engine::{Engine, EngineConfig};
+use engine::{Engine, EngineConfig, OpenFiles};
 use network::{Network, NetworkConfig};
 use std::path::Path;
+use std::time::Duration;
 use tracing::warn;
+
+/// How long the start waits for a manager. chosen: opening the log of a swarm of one takes some 30 ms.
+const SETTLE: Duration = Duration::from_millis(400);
 
 /// Handles of everything the daemon owns.
 pub(crate) struct Parts {
@@ -53,13 +57,13 @@ async fn tcp(config: &Config, address: &str) -> anyhow::Result<Listener> {
 }
 
 /// Opens everything else.
-pub(crate) async fn open(config: &Config) -> anyhow::Result<Parts> {
+pub(crate) async fn open(config: &Config, open_files: OpenFiles) -> anyhow::Result<Parts> {
     let images = images::Store::open(config.data_root.join("images"), config.registries.clone())
         .await
         .context("open the image store")?;
     let network = Network::open(network_config(config)).context("open the network")?;
     network.hold().await;
-    let engine = Engine::open(engine_config(config, images.clone(), network.clone()))
+    let engine = Engine::open(engine_config(config, images.clone(), network.clone(), open_files))
         .await
         .context("open the engine")?;
     let swarm = SwarmNode::open(SwarmNodeConfig {
@@ -73,6 +77,9 @@ pub(crate) async fn open(config: &Config) -> anyhow::Result<Parts> {
     })
     .await
     .context("open the swarm's state")?;
+    // A client that comes right after a restart finds the swarm's objects; one that comes to a swarm without a majority
+    // is told so instead of waiting.
+    let _ = tokio::time::timeout(SETTLE, swarm.settled()).await;
     network.release_hold().await.context("set up the network")?;
     Ok(Parts { images, engine, swarm, network })
 }
@@ -90,7 +97,12 @@ fn network_config(config: &Config) -> NetworkConfig {
     network
 }
 
-fn engine_config(config: &Config, images: images::Store, network: Network) -> EngineConfig {
+fn engine_config(
+    config: &Config,
+    images: images::Store,
+    network: Network,
+    open_files: OpenFiles,
+) -> EngineConfig {
     EngineConfig {
         data_root: config.data_root.clone(),
         exec_root: config.exec_root.clone(),
@@ -101,6 +113,7 @@ fn engine_config(config: &Config, images: images::Store, network: Network) -> En
         dns_options: config.dns_opts.clone(),
         log_driver: config.log_driver.clone(),
         log_options: config.log_opts.clone(),
+        open_files: Some(open_files),
         images,
         network,
     }

@@ -62,6 +62,17 @@ fn slots_are_replaced_one_after_the_other_with_a_delay_and_watched_in_the_end() 
 }
 
 #[test]
+fn nobody_waits_for_the_end_of_a_task_that_was_never_assigned() {
+    let mut bench = Bench::new(&["a"]);
+    let spec = ServiceSpec { update_config: Some(config()), ..spec(ServiceMode::global()) };
+    bench.ask(spec.clone());
+    assert_eq!(bench.wanted()[0].status.state, TaskState::Pending, "it has its node, but no room there");
+    bench.ask(with_image(&spec, "web:2"));
+    let states: Vec<_> = bench.wanted().iter().map(|task| task.desired_state).collect();
+    assert_eq!(states, [TaskState::Running]);
+}
+
+#[test]
 fn parallelism_limits_how_many_slots_are_under_way_and_zero_is_all() {
     for (parallelism, expect) in [(2, vec![1, 2]), (0, vec![1, 2, 3, 4])] {
         let (mut bench, spec) = started(4, UpdateConfig { parallelism, ..config() });
@@ -101,6 +112,19 @@ fn fail_first(bench: &mut Bench) -> String {
 }
 
 #[test]
+fn the_same_update_again_joins_the_one_under_way() {
+    let (mut bench, spec) = started(3, config());
+    bench.ask(with_image(&spec, "web:2"));
+    let before = bench.service();
+    bench.ask(with_image(&spec, "web:2"));
+    let after = bench.service();
+    assert!(after.meta.version > before.meta.version, "it was written all the same");
+    assert_eq!((&after.previous_spec, &after.update_status), (&Some(spec), &before.update_status));
+    assert_eq!(after.internal, before.internal);
+    assert_eq!(updated(&bench), [1], "the first slot is still being replaced");
+}
+
+#[test]
 fn a_failure_pauses_the_update_until_the_next_one() {
     let (mut bench, spec) = started(3, config());
     bench.ask(with_image(&spec, "web:2"));
@@ -132,10 +156,16 @@ fn failures_up_to_the_ratio_and_after_the_monitor_time_are_tolerated() {
 #[test]
 fn a_failure_rolls_back_to_the_previous_spec_which_is_then_gone() {
     let (mut bench, spec) = started(3, UpdateConfig { failure_action: FailureAction::Rollback, ..config() });
-    bench.ask(with_image(&spec, "web:2"));
+    let mut update = bench.service().updated(with_image(&spec, "web:2"));
+    update.internal.registry_auth = "new".to_owned();
+    update.internal.previous_registry_auth = "old".to_owned();
+    bench.write(vec![Write::update(update)]);
+    bench.decide();
     let failed = fail_first(&mut bench);
     let status = bench.status().unwrap();
     assert_eq!(status.state, UpdateState::RollbackStarted);
+    let auth = &bench.service().internal;
+    assert_eq!((auth.registry_auth.as_str(), auth.previous_registry_auth.as_str()), ("old", ""));
     assert_eq!(
         status.message,
         format!("update rolled back due to failure or early termination of task {failed}")

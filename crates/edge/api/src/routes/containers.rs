@@ -46,12 +46,7 @@ async fn create(mut call: Call) -> Result<Answer, ApiError> {
     let (mut request, unknown) = read_create(&bytes)?;
     request.name = call.query.text("name").to_owned();
     request.platform = call.query.text("platform").to_owned();
-    versions::adjust_container(
-        &mut request.config,
-        &mut request.host_config,
-        &mut request.networking_config,
-        call.version,
-    );
+    versions::adjust_container(&mut request, call.version, &call.state.host);
     let mut created = call.state.engine.create(request).await?;
     created.warnings.extend(versions::unknown_warnings(&unknown));
     json_with(StatusCode::CREATED, &created)

@@ -74,16 +74,16 @@ pub struct Inspect {
 impl Inspect {
     /// Prints each object; what is missing is reported after what was found.
     pub async fn run(self, client: &Client, kind: Option<Kind>) -> Outcome {
-        let kind =
-            match (&self.r#type, kind) {
-                (None, kind) => kind,
-                (Some(name), _) => {
-                    let found = ALL.into_iter().find(|kind| kind.name() == name);
-                    Some(found.ok_or_else(|| {
-                        CliError::new(format!("\"{name}\" is not a valid value for --type"))
+        let kind = match (&self.r#type, kind) {
+            (None, kind) => kind,
+            (Some(name), _) => {
+                let found = ALL.into_iter().find(|kind| kind.name() == name);
+                Some(found.ok_or_else(|| {
+                        let known = "\"config\", \"container\", \"image\", \"network\", \"node\", \"plugin\", \"secret\", \"service\", \"task\", \"volume\"";
+                        CliError::new(format!("unknown type: \"{name}\": must be one of {known}"))
                     })?)
-                }
-            };
+            }
+        };
         let mut found = Vec::new();
         let mut missing = Vec::new();
         for name in &self.names {
@@ -102,10 +102,18 @@ impl Inspect {
         let ask = async |kind: Kind| {
             let name =
                 if kind == Kind::Node { super::node::self_id(client, name).await? } else { name.to_owned() };
-            client.get(kind.path(&name)).flag("size", self.size).text().await
+            let call = client.get(kind.path(&name)).flag("size", self.size);
+            let call = if kind == Kind::Service { call.query("insertDefaults", "true") } else { call };
+            call.text().await
         };
         if let Some(kind) = kind {
-            return ask(kind).await;
+            return ask(kind).await.map_err(|error| match error.status {
+                // Source: docker/cli `cli/command/service/inspect.go`.
+                Some(404) if kind == Kind::Service => {
+                    CliError::new(format!("Error: no such service: {name}"))
+                }
+                _ => error,
+            });
         }
         for kind in ALL {
             match ask(kind).await {
@@ -115,6 +123,6 @@ impl Inspect {
                 Err(error) => return Err(error),
             }
         }
-        Err(CliError::new(format!("No such object: {name}")))
+        Err(CliError::new(format!("Error: No such object: {name}")))
     }
 }

@@ -16,11 +16,39 @@ pub mod volume;
 
 use crate::Outcome;
 use crate::client::Client;
-use clap::Subcommand;
+use crate::grammar;
+use clap::{ArgMatches, FromArgMatches, Subcommand};
 
-/// `skep COMMAND`
+/// `skep COMMAND`, with docker's grammar.
+#[derive(Debug)]
+pub struct Command(Verb);
+
+impl FromArgMatches for Command {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Command, clap::Error> {
+        Verb::from_arg_matches(matches).map(Command)
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        self.0.update_from_arg_matches(matches)
+    }
+}
+
+impl Subcommand for Command {
+    fn augment_subcommands(root: clap::Command) -> clap::Command {
+        grammar::dress(Verb::augment_subcommands(root))
+    }
+
+    fn augment_subcommands_for_update(root: clap::Command) -> clap::Command {
+        grammar::dress(Verb::augment_subcommands_for_update(root))
+    }
+
+    fn has_subcommand(name: &str) -> bool {
+        Verb::has_subcommand(name)
+    }
+}
+
 #[derive(Debug, Subcommand)]
-pub enum Command {
+enum Verb {
     /// A command on containers, also without the word `container`
     #[command(flatten)]
     Short(Box<container::Container>),
@@ -70,29 +98,29 @@ pub enum Command {
 impl Command {
     /// Runs the command against the daemon of `client`.
     pub async fn run(self, client: &Client) -> Outcome {
-        match self {
+        match self.0 {
             // Without the word `container`, `inspect` looks at every kind of object.
-            Command::Short(it) => match *it {
+            Verb::Short(it) => match *it {
                 container::Container::Inspect(it) => it.run(client, None).await,
                 other => other.run(client).await,
             },
-            Command::Container(it) => it.run(client).await,
-            Command::Events(it) => it.run(client).await,
-            Command::History(it) => it.run(client).await,
-            Command::Image(it) => it.run(client).await,
-            Command::Images(it) => it.run(client).await,
-            Command::Import(it) => it.run(client).await,
-            Command::Info(it) => it.run(client).await,
-            Command::Load(it) => it.run(client).await,
-            Command::Network(it) => it.run(client).await,
-            Command::Node(it) => it.run(client).await,
-            Command::Pull(it) => it.run(client).await,
-            Command::Rmi(it) => it.run(client).await,
-            Command::Service(it) => it.run(client).await,
-            Command::Swarm(it) => it.run(client).await,
-            Command::Tag(it) => it.run(client).await,
-            Command::Version(it) => it.run(client).await,
-            Command::Volume(it) => it.run(client).await,
+            Verb::Container(it) => it.run(client).await,
+            Verb::Events(it) => it.run(client).await,
+            Verb::History(it) => it.run(client).await,
+            Verb::Image(it) => it.run(client).await,
+            Verb::Images(it) => it.run(client).await,
+            Verb::Import(it) => it.run(client).await,
+            Verb::Info(it) => it.run(client).await,
+            Verb::Load(it) => it.run(client).await,
+            Verb::Network(it) => it.run(client).await,
+            Verb::Node(it) => it.run(client).await,
+            Verb::Pull(it) => it.run(client).await,
+            Verb::Rmi(it) => it.run(client).await,
+            Verb::Service(it) => it.run(client).await,
+            Verb::Swarm(it) => it.run(client).await,
+            Verb::Tag(it) => it.run(client).await,
+            Verb::Version(it) => it.run(client).await,
+            Verb::Volume(it) => it.run(client).await,
         }
     }
 }

@@ -2,9 +2,9 @@
 
 use crate::Outcome;
 use crate::client::Client;
-use crate::commands::container::list::labels;
 use crate::commands::inspect::{self, Kind};
 use crate::commands::read;
+use crate::commands::show::go_time;
 use crate::output::{self, Row, Shape, Wish};
 use clap::{Args, Subcommand};
 use serde_json::Value;
@@ -51,6 +51,7 @@ impl List {
         const SHAPE: Shape = Shape {
             columns: &[("ID", "NETWORK ID"), ("Name", "NAME"), ("Driver", "DRIVER"), ("Scope", "SCOPE")],
             quiet: "ID",
+            others: &[],
         };
         let found =
             client.get("/networks").query_some("filters", read::filters(&self.filter)?).value().await?;
@@ -62,9 +63,10 @@ impl List {
                 .with("Name", text("Name"))
                 .with("Driver", text("Driver"))
                 .with("Scope", text("Scope"))
-                .with("Labels", labels(&network["Labels"]))
-                .with("CreatedAt", text("Created"))
+                .labelled(&network["Labels"])
+                .with("CreatedAt", go_time(&text("Created")))
                 .with("Internal", (network["Internal"] == Value::Bool(true)).to_string())
+                .with("IPv4", (network["EnableIPv4"] != Value::Bool(false)).to_string())
                 .with("IPv6", (network["EnableIPv6"] == Value::Bool(true)).to_string())
         };
         let mut all: Vec<&Value> = found.as_array().into_iter().flatten().collect();

@@ -103,7 +103,7 @@ impl List {
     async fn run(self, client: &Client) -> Outcome {
         const SHAPE: Shape = Shape {
             columns: &[
-                ("Shown", "ID"),
+                ("ID", "ID"),
                 ("Hostname", "HOSTNAME"),
                 ("Status", "STATUS"),
                 ("Availability", "AVAILABILITY"),
@@ -111,10 +111,12 @@ impl List {
                 ("EngineVersion", "ENGINE VERSION"),
             ],
             quiet: "ID",
+            others: &[("Self", ""), ("TLSStatus", "TLS STATUS")],
         };
         let found = client.get("/nodes").query_some("filters", read::filters(&self.filter)?).value().await?;
         let info = client.get("/info").value().await?;
         let own = info["Swarm"]["NodeID"].as_str().unwrap_or_default();
+        let root = info["Swarm"]["Cluster"]["TLSInfo"].clone();
         let row = |node: &Value| {
             let id = node["ID"].as_str().unwrap_or_default();
             let manager = match node["ManagerStatus"].as_object() {
@@ -125,7 +127,8 @@ impl List {
             let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
             Row::new()
                 .with("ID", id)
-                .with("Shown", if id == own { format!("{id} *") } else { id.to_owned() })
+                .shown("ID", if id == own { format!("{id} *") } else { format!("{id}  ") })
+                .with("TLSStatus", tls_status(node, &root))
                 .with("Self", id == own)
                 .with("Hostname", text(&node["Description"]["Hostname"]))
                 .with("Status", capital(&text(&node["Status"]["State"])))
@@ -137,6 +140,15 @@ impl List {
         nodes.sort_by_key(|node| node["Description"]["Hostname"].as_str().map(str::to_owned));
         let rows: Vec<Row> = nodes.into_iter().map(row).collect();
         output::list(&SHAPE, &Wish { format: self.format.as_deref(), quiet: self.quiet }, &rows)
+    }
+}
+
+/// Whether a node's certificate is of the swarm's current root.
+fn tls_status(node: &Value, root: &Value) -> &'static str {
+    match node["Description"]["TLSInfo"].as_object() {
+        None => "Unknown",
+        Some(_) if node["Description"]["TLSInfo"] == *root => "Ready",
+        Some(_) => "Needs Rotation",
     }
 }
 

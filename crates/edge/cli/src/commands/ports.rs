@@ -71,7 +71,8 @@ pub fn parse(text: &str) -> Result<Vec<Published>, CliError> {
     if host.is_empty() {
         return Ok((from..=to).map(|port| published(ip, String::new(), port, &protocol)).collect());
     }
-    let (host_from, host_to) = range_of(host, text)?;
+    let (host_from, host_to) =
+        range_of(host, text).map_err(|_| CliError::new(format!("invalid hostPort: {host}")))?;
     if host_to - host_from != to - from {
         if from != to {
             return Err(CliError::new(format!(
@@ -141,7 +142,7 @@ mod tests {
                 "! invalid ranges specified for container and host Ports: 80-82 and 8000-8001",
             ),
             ("80/x", "! invalid proto: x"),
-            ("a:80", "! invalid containerPort: a:80"),
+            ("a:80", "! invalid hostPort: a"),
         ] {
             assert_eq!(shown(text), expect, "{text}");
         }

@@ -131,9 +131,7 @@ pub fn filters(flags: &[String]) -> Result<Option<String>, CliError> {
     let mut all: Map<String, Value> = Map::new();
     for flag in flags {
         let (key, value) = flag.split_once('=').ok_or_else(|| {
-            CliError::new(format!(
-                "invalid argument \"{flag}\" for \"-f, --filter\" flag: invalid filter '{flag}'"
-            ))
+            CliError::new("bad format of filter (expected name=value)").for_flag("-f, --filter", flag)
         })?;
         let values = all.entry(key.trim().to_lowercase()).or_insert_with(|| json!({}));
         values[value.trim()] = json!(true);

@@ -4,7 +4,11 @@
 
 use crate::CliError;
 use objects::{Nanos, Timestamp};
+use serde_json::Value;
 use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Source: docker/go-units `size.go`.
+const BINARY_UNITS: [&str; 7] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
 
 /// Seconds since 1970.
 pub fn now_seconds() -> i64 {
@@ -22,6 +26,34 @@ pub fn ago_text(time: &str) -> String {
     time.parse::<Timestamp>().map(|time| ago(time.0 / 1_000_000_000)).unwrap_or_default()
 }
 
+/// `a=1,b=2`
+pub fn labels(labels: &Value) -> String {
+    let labels = labels.as_object().into_iter().flatten();
+    let pairs = labels.map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default()));
+    let mut pairs: Vec<String> = pairs.collect();
+    pairs.sort();
+    pairs.join(",")
+}
+
+/// A time of the API as Go prints it: `2026-01-02 03:04:05.678 +0000 UTC`.
+pub fn go_time(time: &str) -> String {
+    time.replace('T', " ").replace('Z', " +0000 UTC")
+}
+
+/// Bytes in binary units with four digits: `23.54GiB`.
+pub fn binary_size(bytes: i64) -> String {
+    let mut size = bytes as f64;
+    let mut unit = 0;
+    while size >= 1024.0 && unit < BINARY_UNITS.len() - 1 {
+        size /= 1024.0;
+        unit += 1;
+    }
+    let digits = usize::try_from(3 - (size.max(1.0).log10().floor() as i32)).unwrap_or(0);
+    let text = format!("{size:.digits$}");
+    let text = if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
+    format!("{text}{}", BINARY_UNITS[unit])
+}
+
 /// A size with three digits and a decimal unit: `12.3MB`.
 pub fn size(bytes: i64) -> String {
     docker::units::human_size(u64::try_from(bytes).unwrap_or(0), 3)
@@ -33,6 +65,11 @@ pub fn shorten(text: &str, keep: usize) -> String {
         return text.to_owned();
     }
     text.chars().take(keep.saturating_sub(1)).chain(std::iter::once('…')).collect()
+}
+
+/// Seconds since 1970 as `2026-01-02T03:04:05Z`.
+pub fn rfc3339(seconds: i64) -> String {
+    Timestamp(seconds.saturating_mul(1_000_000_000)).to_string()
 }
 
 /// Seconds since 1970 as `2026-01-02 03:04:05 +0000 UTC`.

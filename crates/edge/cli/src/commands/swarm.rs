@@ -1,9 +1,9 @@
 //! Commands on the swarm.
 
-use crate::Outcome;
 use crate::client::Client;
 use crate::commands::read;
 use crate::output::line;
+use crate::{CliError, Outcome};
 use clap::{Args, Subcommand};
 use serde_json::json;
 
@@ -72,7 +72,6 @@ pub struct JoinToken {
     #[arg(short, long)]
     quiet: bool,
     /// Role the token gives
-    #[arg(value_parser = ["worker", "manager"])]
     role: String,
 }
 
@@ -139,6 +138,9 @@ impl Init {
 }
 
 async fn print_token(client: &Client, role: &str, quiet: bool) -> Outcome {
+    if !["worker", "manager"].contains(&role) {
+        return Err(CliError::new(format!("unknown role {role}")));
+    }
     let swarm = client.get("/swarm").value().await?;
     let key = if role == "manager" { "Manager" } else { "Worker" };
     let token = swarm["JoinTokens"][key].as_str().unwrap_or_default();

@@ -1,7 +1,6 @@
 //! Commands on volumes.
 
 use crate::client::Client;
-use crate::commands::container::list::labels;
 use crate::commands::inspect::{self, Kind};
 use crate::commands::read;
 use crate::output::{self, Row, Shape, Wish, line};
@@ -94,7 +93,7 @@ impl Create {
 impl List {
     async fn run(self, client: &Client) -> Outcome {
         const SHAPE: Shape =
-            Shape { columns: &[("Driver", "DRIVER"), ("Name", "VOLUME NAME")], quiet: "Name" };
+            Shape { columns: &[("Driver", "DRIVER"), ("Name", "VOLUME NAME")], quiet: "Name", others: &[] };
         let found =
             client.get("/volumes").query_some("filters", read::filters(&self.filter)?).value().await?;
         let row = |volume: &Value| {
@@ -104,7 +103,12 @@ impl List {
                 .with("Driver", text("Driver"))
                 .with("Scope", text("Scope"))
                 .with("Mountpoint", text("Mountpoint"))
-                .with("Labels", labels(&volume["Labels"]))
+                .labelled(&volume["Labels"])
+                .with("Links", "N/A")
+                .with("Size", "N/A")
+                .with("Status", "N/A")
+                .with("Availability", "N/A")
+                .with("Group", "N/A")
         };
         let mut all: Vec<&Value> = found["Volumes"].as_array().into_iter().flatten().collect();
         all.sort_by_key(|volume| volume["Name"].as_str().map(str::to_owned));

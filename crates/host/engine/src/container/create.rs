@@ -9,7 +9,7 @@ use docker::{ContainerCreateRequest, ContainerCreateResponse};
 
 use super::mounts::{self, Asked, MountFrom, MountRecord};
 use super::record::{Record, Run};
-use super::{Container, create_parts, merge, names, validate};
+use super::{Container, create_parts, merge, names, start, validate};
 use crate::engine::{Engine, Inner, fill_random, new_id, now};
 use crate::error::EngineError;
 use crate::files::{self, blocking};
@@ -57,6 +57,9 @@ async fn create(
         };
     }
     let mounts = read_mounts(inner, &config, &host)?;
+    for mount in &mounts {
+        check_source(mount).await?;
+    }
     let name = claim_name(inner, wanted_name, &id)?;
     let record = Record {
         id: id.clone(),
@@ -164,6 +167,10 @@ fn read_mounts(
         let mut theirs = inner.registry.find(other)?.record().mounts;
         for mount in &mut theirs {
             mount.writable &= mode != "ro";
+            // Source: moby, `daemon/volumes.go`: what another container mounts is not filled from this one's image.
+            if let MountFrom::Volume { no_copy, .. } = &mut mount.source {
+                *no_copy = true;
+            }
         }
         from_others.append(&mut theirs);
     }
@@ -175,18 +182,13 @@ fn read_mounts(
         anonymous: config.volumes.iter().flat_map(|map| map.keys()).map(String::as_str).collect(),
         from_others,
     })?;
-    for mount in &mounts {
-        check_source(mount)?;
-    }
     Ok(mounts)
 }
 
-fn check_source(mount: &MountRecord) -> Result<(), EngineError> {
+async fn check_source(mount: &MountRecord) -> Result<(), EngineError> {
     match &mount.source {
-        MountFrom::Bind { path, create: false, .. } if !Path::new(path).exists() => {
-            Err(EngineError::invalid(format!(
-                "invalid mount config for type \"bind\": bind source path does not exist: {path}"
-            )))
+        MountFrom::Bind { path, create: false, .. } => {
+            files::look_at(Path::new(path), start::check_bind_source).await
         }
         MountFrom::Volume { name, anonymous: false, driver, options, .. } => {
             if !matches!(driver.as_str(), "" | "local") {
@@ -215,7 +217,7 @@ fn claim_name(inner: &Inner, wanted: Option<String>, id: &str) -> Result<String,
     for attempt in 0..NAME_TRIES {
         let mut random = [0u8; 3];
         fill_random(&mut random)?;
-        let name = names::invent(random, attempt);
+        let name = objects::random_name(random, attempt);
         if inner.registry.claim_name(&name, id).is_ok() {
             return Ok(name);
         }

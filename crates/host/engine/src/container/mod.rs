@@ -81,6 +81,9 @@ pub(crate) struct Phase {
     pub(crate) ends: u64,
     pub(crate) exit_code: i64,
     pub(crate) error: String,
+    /// How many attempts to remove it failed, and why the last one did.
+    pub(crate) failed_removals: u64,
+    pub(crate) removal_error: String,
 }
 
 impl Container {
@@ -91,6 +94,8 @@ impl Container {
             ends: 0,
             exit_code: record.run.exit_code,
             error: record.run.error.clone(),
+            failed_removals: 0,
+            removal_error: String::new(),
         };
         Arc::new(Container {
             id: record.id.clone(),
@@ -121,6 +126,14 @@ impl Container {
         self.live().record.run.status
     }
 
+    /// For whoever has waited for its turn: it may have been removed meanwhile.
+    pub(crate) fn check_exists(&self) -> Result<(), EngineError> {
+        match self.status() {
+            Status::Removing | Status::Removed => Err(EngineError::NoSuchContainer(self.id.clone())),
+            _ => Ok(()),
+        }
+    }
+
     /// Its name without slash.
     pub(crate) fn name(&self) -> String {
         self.live().record.name.clone()
@@ -129,9 +142,10 @@ impl Container {
     /// Its process, or Docker's refusal.
     pub(crate) fn running(&self) -> Result<Running, EngineError> {
         let live = self.live();
-        live.running
-            .clone()
-            .ok_or_else(|| EngineError::wrong_state(format!("container {} is not running", self.id)))
+        live.running.clone().ok_or_else(|| match live.record.run.status.has_process() {
+            true => EngineError::ShimSilent(self.id.clone()),
+            false => EngineError::wrong_state(format!("container {} is not running", self.id)),
+        })
     }
 
     /// Shows the record's state to whoever waits. `ended` counts one more run as over.
@@ -142,6 +156,16 @@ impl Container {
             phase.ends += u64::from(ended);
             phase.exit_code = run.exit_code;
             phase.error = run.error;
+        });
+    }
+
+    /// Tells whoever waits for its removal that there is nothing to wait for.
+    pub(crate) fn publish_not_removed(&self, error: String) {
+        let status = self.status();
+        self.phase.send_modify(|phase| {
+            phase.status = status;
+            phase.failed_removals += 1;
+            phase.removal_error = error;
         });
     }
 

@@ -51,6 +51,9 @@ pub(crate) struct Run {
     pub(crate) oom_killed: bool,
     /// Whether somebody asked for its end since its last start.
     pub(crate) stopped_by_hand: bool,
+    /// When a stop that is under way kills it; the next engine finishes that stop.
+    #[serde(default)]
+    pub(crate) stop_by: Option<Timestamp>,
     pub(crate) backoff: Backoff,
     pub(crate) health: Option<Health>,
     /// Its place in the networks while it runs.
@@ -68,6 +71,7 @@ impl Default for Run {
             error: String::new(),
             oom_killed: false,
             stopped_by_hand: false,
+            stop_by: None,
             backoff: Backoff::default(),
             health: None,
             endpoint: None,

@@ -1,17 +1,22 @@
 //! Removes containers: the mark on disk first, so that whatever happens, the next daemon finishes it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use docker::{ContainersPruneReport, Filters};
 
 use super::record::Record;
-use super::{Container, stop, supervise};
+use super::{Container, start, stop, supervise};
 use crate::engine::{Engine, Inner};
 use crate::error::EngineError;
 use crate::files::{self, blocking};
 use crate::state::Change;
 use crate::volume;
 use crate::watch::Status;
+
+/// How soon a removal that nobody asks for again is tried again, and the longest pause. Chosen: a disk that is full may be
+/// emptied within minutes.
+const TRY_AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
 /// How a container is removed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -102,22 +107,81 @@ async fn remove(
     remove_in_turn(inner, container, options.volumes).await
 }
 
-/// Removes a container without a process; the caller has its turn. What fails is tried again by the next daemon.
+/// Removes a container whose removal nobody will ask for again; the caller has its turn. What fails is tried again in the
+/// background.
+pub(crate) async fn remove_or_retry(engine: &Engine, container: &Arc<Container>, with_volumes: bool) {
+    let Err(error) = remove_in_turn(&engine.inner, container, with_volumes).await else { return };
+    tracing::error!(container.id = %container.id, error = &error as &dyn std::error::Error, "not removed");
+    let (engine, container) = (engine.clone(), Arc::clone(container));
+    let inner = Arc::clone(&engine.inner);
+    inner.tasks.spawn(async move { retry(&engine.inner, &container, with_volumes).await });
+}
+
+async fn retry(inner: &Inner, container: &Arc<Container>, with_volumes: bool) {
+    let (mut pause, longest) = TRY_AGAIN;
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(pause) => pause = longest.min(2 * pause),
+            () = inner.shutdown.cancelled() => return,
+        }
+        let _turn = container.turn.lock().await;
+        // Somebody may have removed it, or started it again.
+        if !matches!(container.status(), Status::Created | Status::Exited | Status::Removing) {
+            return;
+        }
+        match remove_in_turn(inner, container, with_volumes).await {
+            Ok(()) => return,
+            Err(error) => {
+                tracing::error!(container.id = %container.id, error = &error as &dyn std::error::Error, "not removed");
+            }
+        }
+    }
+}
+
+/// Removes a container without a process; the caller has its turn. Of what fails, whoever waits for the removal hears; it
+/// may be tried again, and the next daemon does.
 pub(crate) async fn remove_in_turn(
     inner: &Inner,
     container: &Arc<Container>,
     with_volumes: bool,
 ) -> Result<(), EngineError> {
-    let (name, mounts) = {
+    let outcome = mark_and_take_away(inner, container, with_volumes).await;
+    if let Err(error) = &outcome {
+        container.publish_not_removed(start::error_text(error));
+        inner.announce(container);
+    }
+    outcome
+}
+
+async fn mark_and_take_away(
+    inner: &Inner,
+    container: &Arc<Container>,
+    with_volumes: bool,
+) -> Result<(), EngineError> {
+    let before = {
         let mut live = container.live();
-        live.record.removing = true;
         // Who waited for its start waits no more.
         live.pending.clear();
+        let before = (live.record.removing, live.record.removing_volumes, live.record.run.status);
+        live.record.removing = true;
         live.record.removing_volumes |= with_volumes;
         live.record.run.status = Status::Removing;
+        before
+    };
+    if let Err(error) = inner.save(container).await {
+        // Nothing was taken away: it is what it was.
+        let mut live = container.live();
+        (live.record.removing, live.record.removing_volumes, live.record.run.status) = before;
+        return Err(error);
+    }
+    take_away(inner, container).await
+}
+
+async fn take_away(inner: &Inner, container: &Arc<Container>) -> Result<(), EngineError> {
+    let (name, mounts) = {
+        let live = container.live();
         (live.record.name.clone(), live.record.mounts.clone())
     };
-    inner.save(container).await?;
     inner.execs.forget_container(inner, &container.id).await;
     inner.config.network.release(&container.id).await;
     let (shim, dir) = (inner.roots.shim(&container.id), inner.roots.container(&container.id));
@@ -128,10 +192,19 @@ pub(crate) async fn remove_in_turn(
     .await?;
     let with_volumes = container.live().record.removing_volumes;
     volume::release(inner, &container.id, &mounts, with_volumes).await;
-    inner.state.commit(vec![Change::remove::<Record>(&container.id)]).await?;
+    let slot = inner.state.reserve().await?;
+    let removed = {
+        // From here on nobody writes the record any more.
+        let mut live = container.live();
+        live.record.run.status = Status::Removed;
+        slot.send(vec![Change::remove::<Record>(&container.id)])
+    };
+    if let Err(error) = removed.done().await {
+        container.live().record.run.status = Status::Removing;
+        return Err(error.into());
+    }
     inner.config.images.release(&container.id).await;
     inner.registry.remove(&container.id, &name);
-    container.live().record.run.status = Status::Removed;
     inner.events.container(container, "destroy", &[]);
     container.publish_gone();
     inner.announce(container);

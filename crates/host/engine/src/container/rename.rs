@@ -16,6 +16,7 @@ impl Engine {
         self.to_the_end(async move {
             let inner = &engine.inner;
             let _turn = container.turn.lock().await;
+            container.check_exists()?;
             let old = container.name();
             if old == new {
                 return Err(EngineError::invalid(

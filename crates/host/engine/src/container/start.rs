@@ -72,7 +72,7 @@ pub(crate) async fn start(
             Ok(())
         }
         Err(error) => {
-            not_started(&engine.inner, container, &error).await;
+            not_started(engine, container, &error).await;
             Err(error)
         }
     }
@@ -81,7 +81,7 @@ pub(crate) async fn start(
 /// Everything up to the running program.
 async fn launch(inner: &Inner, container: &Arc<Container>, cause: Cause) -> Result<Running, EngineError> {
     let record = container.record();
-    make_bind_sources(&record)?;
+    make_bind_sources(&record).await?;
     let shared = shared_namespaces(inner, &record)?;
     let image = record
         .image_id
@@ -94,8 +94,12 @@ async fn launch(inner: &Inner, container: &Arc<Container>, cause: Cause) -> Resu
         layers: image.layers,
         endpoint: endpoint.as_ref(),
         shared,
+        open_files: inner.config.open_files,
         cgroup_parent: cgroup_parent(inner, &record),
     };
+    if let Err(error) = inner.cgroup_parents.note(&around.cgroup_parent) {
+        tracing::warn!(error = &error as &dyn std::error::Error, "the parent of cgroups may be left behind");
+    }
     write_files(inner, &record, endpoint.as_ref())?;
     let spec = spec_build::build(&record, &around)?;
     let log = log_spec(inner, &record)?;
@@ -103,7 +107,8 @@ async fn launch(inner: &Inner, container: &Arc<Container>, cause: Cause) -> Resu
     let dir = inner.roots.shim(&record.id);
     let cleaned = dir.clone();
     blocking(move || files::remove_dir(&cleaned)).await?;
-    let shim = shim::client::spawn(&dir, &spec, Some(&inner.config.shim_exe)).await.map_err(spawn_error)?;
+    let shim =
+        shim::client::spawn(&dir, &spec, Some(inner.shim_program.path())).await.map_err(spawn_error)?;
     let running =
         Running { shim, ended: Arc::new(watch::Sender::new(false)), over: CancellationToken::new() };
     // From here on clients attach to the shim itself; those that came before are connected now.
@@ -132,6 +137,7 @@ async fn run(
         run.exit_code = 0;
         run.error.clear();
         run.oom_killed = false;
+        run.stop_by = None;
         run.endpoint = endpoint;
         if cause == Cause::Asked {
             run.stopped_by_hand = false;
@@ -154,7 +160,8 @@ async fn run(
 }
 
 /// Takes back what a failed start left, and notes why.
-async fn not_started(inner: &Inner, container: &Arc<Container>, error: &EngineError) {
+async fn not_started(engine: &Engine, container: &Arc<Container>, error: &EngineError) {
+    let inner = &engine.inner;
     inner.config.network.release(&container.id).await;
     let auto_remove = {
         let mut live = container.live();
@@ -179,8 +186,8 @@ async fn not_started(inner: &Inner, container: &Arc<Container>, error: &EngineEr
     inner.save_or_log(container).await;
     container.publish_phase(true);
     inner.announce(container);
-    if auto_remove && let Err(error) = remove::remove_in_turn(inner, container, true).await {
-        tracing::error!(container.id = %container.id, error = &error as &dyn std::error::Error, "not removed");
+    if auto_remove {
+        remove::remove_or_retry(engine, container, true).await;
     }
 }
 
@@ -220,20 +227,29 @@ fn start_failure(failure: StartFailure) -> EngineError {
 }
 
 /// `-v` makes missing sources; those of `--mount` must still be there.
-fn make_bind_sources(record: &Record) -> Result<(), EngineError> {
+async fn make_bind_sources(record: &Record) -> Result<(), EngineError> {
     for mount in &record.mounts {
         let MountFrom::Bind { path, create, .. } = &mount.source else { continue };
-        if Path::new(path).exists() {
-            continue;
-        }
-        if !create {
-            return Err(EngineError::invalid(format!(
-                "invalid mount config for type \"bind\": bind source path does not exist: {path}"
-            )));
-        }
-        files::make_dir(Path::new(path), 0o755)?;
+        let create = *create;
+        files::look_at(Path::new(path), move |path| match create {
+            true if !path.exists() => files::make_dir(path, 0o755),
+            true => Ok(()),
+            false => check_bind_source(path),
+        })
+        .await?;
     }
     Ok(())
+}
+
+/// The source of a `--mount` must be there. Blocks for as long as its file system does.
+pub(crate) fn check_bind_source(path: &Path) -> Result<(), EngineError> {
+    if path.exists() {
+        return Ok(());
+    }
+    Err(EngineError::invalid(format!(
+        "invalid mount config for type \"bind\": bind source path does not exist: {}",
+        path.display()
+    )))
 }
 
 fn shared_namespaces(inner: &Inner, record: &Record) -> Result<Shared, EngineError> {

@@ -1,16 +1,18 @@
 //! Ends containers that run: stop, kill, restart.
 //!
 //! In: a signal and how long the container may take. Out: a container without a process. The wait happens without the
-//! container's turn, so that others may kill it meanwhile.
+//! container's turn, so that others may kill it meanwhile. An engine that is shut down lets go of a stop at once; its
+//! deadline is on record, and the next engine finishes it.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use objects::{Nanos, Timestamp};
 use shim::client::{RequestError, SignalTarget};
 
 use super::start::{self, Cause};
 use super::{Container, Running, pause, signal, supervise};
-use crate::engine::{Engine, Inner};
+use crate::engine::{Engine, Inner, now};
 use crate::error::EngineError;
 use crate::watch::Status;
 
@@ -32,7 +34,8 @@ impl Engine {
         let container = self.inner.registry.find(container)?;
         let number = options.signal.as_deref().map(signal::parse).transpose()?;
         let engine = self.clone();
-        self.to_the_end(async move { stop(&engine.inner, &container, number, options.timeout).await }).await
+        let asked = Asked { number, timeout: options.timeout, is_for_good: true };
+        self.to_the_end(async move { stop(&engine.inner, &container, asked).await }).await
     }
 
     /// Sends a signal by name or number; without one SIGKILL, and then waits for the end.
@@ -59,7 +62,8 @@ impl Engine {
         let engine = self.clone();
         self.to_the_end(async move {
             container.live().held += 1;
-            let outcome = restart(&engine, &container, number, options.timeout).await;
+            let asked = Asked { number, timeout: options.timeout, is_for_good: false };
+            let outcome = restart(&engine, &container, asked).await;
             container.live().held -= 1;
             outcome
         })
@@ -67,13 +71,19 @@ impl Engine {
     }
 }
 
-async fn restart(
-    engine: &Engine,
-    container: &Arc<Container>,
+/// How a stop was asked for.
+#[derive(Clone, Copy)]
+struct Asked {
+    /// `None`: the container's own stop signal.
     number: Option<i32>,
+    /// As [`StopOptions::timeout`].
     timeout: Option<i64>,
-) -> Result<(), EngineError> {
-    match stop(&engine.inner, container, number, timeout).await {
+    /// Whether it stays stopped. Half a restart is not finished by the next engine: it could only end it.
+    is_for_good: bool,
+}
+
+async fn restart(engine: &Engine, container: &Arc<Container>, asked: Asked) -> Result<(), EngineError> {
+    match stop(&engine.inner, container, asked).await {
         Ok(()) | Err(EngineError::NotModified) => {}
         Err(error) => return Err(error),
     }
@@ -85,34 +95,61 @@ async fn restart(
     Ok(())
 }
 
-async fn stop(
-    inner: &Inner,
-    container: &Arc<Container>,
-    number: Option<i32>,
-    timeout: Option<i64>,
-) -> Result<(), EngineError> {
+async fn stop(inner: &Inner, container: &Arc<Container>, asked: Asked) -> Result<(), EngineError> {
     if supervise::cancel_restart(inner, container).await {
         return Ok(());
     }
     let Ok(running) = container.running() else { return Err(EngineError::NotModified) };
-    note_stopped_by_hand(inner, container).await;
-    pause::thaw(inner, container).await?;
     let (own_signal, own_timeout) = {
         let live = container.live();
         (live.record.config.stop_signal.clone(), live.record.stop_timeout())
     };
-    let number = match number {
+    let number = match asked.number {
         Some(number) => number,
         None if own_signal.is_empty() => libc::SIGTERM,
         None => signal::parse(&own_signal)?,
     };
+    let timeout = u64::try_from(asked.timeout.unwrap_or(own_timeout)).ok();
+    let patience = timeout.map(Duration::from_secs);
+    let deadline = patience.filter(|_| asked.is_for_good).map(|patience| now() + Nanos::from(patience));
+    note_stopped_by_hand(inner, container, deadline).await;
+    pause::thaw(inner, container).await?;
     send(inner, container, &running, number).await?;
-    let timeout = timeout.unwrap_or(own_timeout);
-    let patience = u64::try_from(timeout).ok().map(Duration::from_secs);
-    if !has_ended(inner, container, &running, patience).await? {
-        tracing::info!(container.id = %container.id, timeout, "container did not stop in time, killing it");
-        send(inner, container, &running, libc::SIGKILL).await?;
-        if !has_ended(inner, container, &running, Some(KILL_WAIT)).await? {
+    await_or_kill(inner, container, &running, patience).await
+}
+
+/// Goes on with a stop that the last engine let go of, in the background. The container has heard its signal.
+pub(crate) fn finish(engine: &Engine, container: &Arc<Container>, running: Running) {
+    let Some(deadline) = container.live().record.run.stop_by else { return };
+    let (engine, container) = (engine.clone(), Arc::clone(container));
+    let inner = Arc::clone(&engine.inner);
+    inner.tasks.spawn(async move {
+        let inner = &engine.inner;
+        let patience = deadline.since(now()).to_std();
+        let finished = async {
+            pause::thaw(inner, &container).await?;
+            await_or_kill(inner, &container, &running, Some(patience)).await
+        };
+        match finished.await {
+            Ok(()) | Err(EngineError::ShuttingDown) => {}
+            Err(error) => {
+                tracing::error!(container.id = %container.id, error = &error as &dyn std::error::Error, "not stopped");
+            }
+        }
+    });
+}
+
+/// Waits for the end, and kills the container when it takes too long.
+async fn await_or_kill(
+    inner: &Inner,
+    container: &Arc<Container>,
+    running: &Running,
+    patience: Option<Duration>,
+) -> Result<(), EngineError> {
+    if !has_ended(inner, container, running, patience).await? {
+        tracing::info!(container.id = %container.id, ?patience, "container did not stop in time, killing it");
+        send(inner, container, running, libc::SIGKILL).await?;
+        if !has_ended(inner, container, running, Some(KILL_WAIT)).await? {
             return Err(EngineError::NotKilled);
         }
     }
@@ -134,7 +171,7 @@ pub(crate) async fn kill(inner: &Inner, container: &Arc<Container>, number: i32)
         own => signal::parse(own)? == number,
     };
     if number == libc::SIGKILL || stops {
-        note_stopped_by_hand(inner, container).await;
+        note_stopped_by_hand(inner, container, None).await;
         pause::thaw(inner, container).await?;
     }
     send(inner, container, &running, number).await?;
@@ -144,10 +181,18 @@ pub(crate) async fn kill(inner: &Inner, container: &Arc<Container>, number: i32)
     Ok(())
 }
 
-/// Remembered before the signal: whatever happens next, the restart policy leaves it stopped.
-async fn note_stopped_by_hand(inner: &Inner, container: &Container) {
-    let was = std::mem::replace(&mut container.live().record.run.stopped_by_hand, true);
-    if !was {
+/// Remembered before the signal: whatever happens next, the restart policy leaves it stopped. Of several deadlines the
+/// first one counts.
+async fn note_stopped_by_hand(inner: &Inner, container: &Container, stop_by: Option<Timestamp>) {
+    let is_news = {
+        let run = &mut container.live().record.run;
+        let first = [run.stop_by, stop_by].into_iter().flatten().min();
+        let is_news = !run.stopped_by_hand || run.stop_by != first;
+        run.stopped_by_hand = true;
+        run.stop_by = first;
+        is_news
+    };
+    if is_news {
         inner.save_or_log(container).await;
     }
 }

@@ -40,7 +40,8 @@ pub(crate) fn spawn(engine: &Engine, container: &Arc<Container>, running: &Runni
         tokio::select! {
             ended = running.shim.wait() => {
                 let end = end_of(&container, ended).await;
-                take_in(&engine, &container, end).await;
+                let _turn = container.turn.lock().await;
+                take_in_turn(&engine, &container, end).await;
             }
             () = shutdown.cancelled() => {}
         }
@@ -91,18 +92,19 @@ pub(crate) async fn remove_cgroup(parent: String, name: String) {
     }
 }
 
-/// Takes in the end of the present run.
-pub(crate) async fn take_in(engine: &Engine, container: &Arc<Container>, end: End) {
+/// Takes in the end of the present run; the caller has the container's turn.
+pub(crate) async fn take_in_turn(engine: &Engine, container: &Arc<Container>, end: End) {
     let inner = &engine.inner;
-    let _turn = container.turn.lock().await;
     let endpoint = container.live().record.run.endpoint.clone();
     inner.config.network.release(&container.id).await;
     inner.config.images.set_running(&container.id, false);
     let (running, delay, ran_for, auto_remove) = note_end(container, &end);
-    inner.save_or_log(container).await;
-    let dir = inner.roots.shim(&container.id);
-    if let Err(error) = blocking(move || files::remove_dir(&dir)).await {
-        tracing::warn!(container.id = %container.id, error = &error as &dyn std::error::Error, "shim directory left");
+    // The shim's record goes only once ours is written: without both, the next engine would not know how it ended.
+    if inner.save_or_log(container).await {
+        let dir = inner.roots.shim(&container.id);
+        if let Err(error) = blocking(move || files::remove_dir(&dir)).await {
+            tracing::warn!(container.id = %container.id, error = &error as &dyn std::error::Error, "shim directory left");
+        }
     }
     if let Some(running) = running {
         running.over.cancel();
@@ -111,8 +113,8 @@ pub(crate) async fn take_in(engine: &Engine, container: &Arc<Container>, end: En
     tell(inner, container, &end, endpoint, ran_for);
     if let Some(delay) = delay {
         restart_later(engine, container, delay.to_std());
-    } else if auto_remove && let Err(error) = remove::remove_in_turn(inner, container, true).await {
-        tracing::error!(container.id = %container.id, error = &error as &dyn std::error::Error, "not removed");
+    } else if auto_remove {
+        remove::remove_or_retry(engine, container, true).await;
     }
 }
 
@@ -130,6 +132,7 @@ fn note_end(container: &Container, end: &End) -> Noted {
     let ran_for = end.finished_at.since(run.started_at);
     run.pid = None;
     run.endpoint = None;
+    run.stop_by = None;
     run.exit_code = end.exit_code;
     run.oom_killed = end.oom_killed;
     run.finished_at = end.finished_at;

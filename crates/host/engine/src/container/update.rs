@@ -21,6 +21,7 @@ impl Engine {
         self.to_the_end(async move {
             let inner = &engine.inner;
             let _turn = container.turn.lock().await;
+            container.check_exists()?;
             let before = container.live().record.host_config.clone();
             let after = apply(before.clone(), &update);
             validate::host_config(&after, inner.cpus)?;

@@ -38,24 +38,29 @@ pub struct Waiter {
     phase: watch::Receiver<Phase>,
     condition: WaitCondition,
     ends_before: u64,
+    failed_before: u64,
 }
 
 impl Waiter {
     /// Waits for the condition. Dropping the future gives up.
     pub async fn finished(mut self) -> WaitResponse {
-        let (condition, before) = (self.condition, self.ends_before);
+        let (condition, before, failed_before) = (self.condition, self.ends_before, self.failed_before);
+        let is_given_up =
+            |phase: &Phase| condition == WaitCondition::Removed && phase.failed_removals > failed_before;
         let is_over = |phase: &Phase| {
             phase.status == Status::Removed
                 || match condition {
                     WaitCondition::NotRunning => matches!(phase.status, Status::Created | Status::Exited),
                     WaitCondition::NextExit => phase.ends > before,
-                    WaitCondition::Removed => false,
+                    WaitCondition::Removed => is_given_up(phase),
                 }
         };
         // The sender goes away with the container: that counts as removed.
         let seen = self.phase.wait_for(is_over).await.map(|phase| phase.clone()).ok();
         let phase = seen.unwrap_or_else(|| self.phase.borrow().clone());
-        let error = (!phase.error.is_empty()).then_some(WaitError { message: phase.error });
+        let failed = phase.status != Status::Removed && is_given_up(&phase);
+        let message = if failed { phase.removal_error } else { phase.error };
+        let error = (!message.is_empty()).then_some(WaitError { message });
         WaitResponse { status_code: phase.exit_code, error }
     }
 }
@@ -64,7 +69,10 @@ impl Engine {
     /// Begins to wait; the answer comes from [`Waiter::finished`].
     pub async fn wait(&self, container: &str, condition: WaitCondition) -> Result<Waiter, EngineError> {
         let phase = self.inner.registry.find(container)?.phase();
-        let ends_before = phase.borrow().ends;
-        Ok(Waiter { phase, condition, ends_before })
+        let (ends_before, failed_before) = {
+            let now = phase.borrow();
+            (now.ends, now.failed_removals)
+        };
+        Ok(Waiter { phase, condition, ends_before, failed_before })
     }
 }

@@ -1,8 +1,11 @@
 //! Creates an exec: checks, an id. Nothing runs yet.
 
+use std::sync::Arc;
+
 use docker::{ExecConfig, ExecCreateResponse};
 
 use super::Exec;
+use super::start::forget_later;
 use crate::engine::{Engine, new_id};
 use crate::error::EngineError;
 use crate::watch::Status;
@@ -33,7 +36,8 @@ impl Engine {
         let exec = Exec::new(new_id()?, container.id.clone(), config);
         let id = exec.id.clone();
         let action = format!("exec_create: {}", exec.config.cmd.join(" "));
-        self.inner.execs.insert(exec);
+        self.inner.execs.insert(Arc::clone(&exec));
+        forget_later(self, &exec);
         self.inner.events.container(&container, &action, &[("execID", id.clone())]);
         Ok(ExecCreateResponse { id })
     }

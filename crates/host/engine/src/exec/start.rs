@@ -18,8 +18,11 @@ use crate::files::{self, blocking};
 use crate::health::{KILLED_WAIT, PROBE_OUTPUT, Probed};
 use crate::spec_build::process;
 
-/// Chosen: an exec whose result nobody asked for is forgotten after so long. Source: moby, `daemon/exec.go`.
+/// Chosen: an exec that nobody starts, or whose result nobody asked for, is forgotten after so long. Source: moby,
+/// `daemon/exec.go`.
 const REMEMBERED: Duration = Duration::from_secs(300);
+/// How long an engine that shuts down waits for a killed probe. Chosen: ten times what an end takes.
+const SHUTDOWN_WAIT: Duration = Duration::from_millis(100);
 /// The exit code of an exec whose shim died: it was killed with it.
 const KILLED: i64 = 137;
 
@@ -94,6 +97,7 @@ async fn start(
                 live.exit_code = Some(exit_code);
             }
             remove_dir(&engine.inner, &exec.id).await;
+            forget_later(engine, exec);
             Err(error)
         }
     }
@@ -106,7 +110,9 @@ async fn launch(
     exec: &Exec,
     options: ExecStartOptions,
 ) -> Result<(Handle, Option<Attached>), EngineError> {
-    let spec = spec(container, running, &exec.config, options.console_size)?;
+    let asked = options.console_size.map(|(rows, cols)| [rows.into(), cols.into()]);
+    let config = ExecConfig { console_size: asked.or(exec.config.console_size), ..exec.config.clone() };
+    let spec = spec(inner, container, running, &config)?;
     let dir = inner.roots.exec(&exec.id);
     if options.detach {
         let note =
@@ -115,7 +121,8 @@ async fn launch(
         files::make_dir(&dir, 0o700)?;
         files::write_file(&dir.join(NOTE_FILE), &text, 0o600)?;
     }
-    let shim = shim::client::spawn(&dir, &spec, Some(&inner.config.shim_exe)).await.map_err(spawn_error)?;
+    let shim =
+        shim::client::spawn(&dir, &spec, Some(inner.shim_program.path())).await.map_err(spawn_error)?;
     let attached = if options.detach { None } else { Some(attach(&shim, &exec.config).await?) };
     shim.go().await.map_err(go_error)?;
     {
@@ -145,17 +152,17 @@ async fn attach(shim: &Handle, config: &ExecConfig) -> Result<Attached, EngineEr
 
 /// The container's own process with what the exec says differently.
 fn spec(
+    inner: &Inner,
     container: &Container,
     running: &Running,
     config: &ExecConfig,
-    console_size: Option<(u16, u16)>,
 ) -> Result<ShimSpec, EngineError> {
     let record = container.record();
     let mut security = create_parts::security(&record.host_config)?;
     if config.privileged {
         security.seccomp = runtime::seccomp::Profile::Unconfined;
     }
-    let mut process = process::build(&record, security);
+    let mut process = process::build(&record, security, inner.config.open_files);
     process.args.clone_from(&config.cmd);
     if config.tty && !process.env.iter().any(|pair| pair.starts_with("TERM=")) {
         process.env.push("TERM=xterm".to_owned());
@@ -171,8 +178,7 @@ fn spec(
         process.capabilities = runtime::defaults::all_capabilities();
         process.no_new_privileges = false;
     }
-    let size = config.console_size.map(|size| size.map(|n| u16::try_from(n).unwrap_or(0)));
-    let (rows, cols) = console_size.or(size.map(|[rows, cols]| (rows, cols))).unwrap_or((0, 0));
+    let [rows, cols] = config.console_size.unwrap_or_default().map(|n| u16::try_from(n).unwrap_or(0));
     process.terminal = config.tty.then_some(WindowSize { rows, cols });
     process.stdin = config.attach_stdin;
     let spec = ExecSpec {
@@ -227,11 +233,30 @@ pub(crate) fn supervise(engine: &Engine, container: &Arc<Container>, exec: &Arc<
         let details = [("execID", exec.id.clone()), ("exitCode", exit_code.to_string())];
         engine.inner.events.container(&container, "exec_die", &details);
         // Clients ask for the exit code after the stream has ended.
+        forget_later(&engine, &exec);
+    });
+}
+
+/// Forgets an exec after a while, unless it runs then: whoever sees it end calls this again.
+pub(crate) fn forget_later(engine: &Engine, exec: &Arc<Exec>) {
+    let (inner, exec) = (Arc::clone(&engine.inner), Arc::clone(exec));
+    engine.inner.tasks.spawn(async move {
         tokio::select! {
             () = tokio::time::sleep(REMEMBERED) => {}
-            () = shutdown.cancelled() => {}
+            () = inner.shutdown.cancelled() => return,
         }
-        engine.inner.execs.remove(&exec.id);
+        let is_idle = {
+            let mut live = exec.live();
+            let is_idle = matches!(live.phase, Phase::Created | Phase::Over);
+            if is_idle {
+                // Whoever has found it a moment ago can't start it any more.
+                live.phase = Phase::Over;
+            }
+            is_idle
+        };
+        if is_idle {
+            inner.execs.remove(&exec.id);
+        }
     });
 }
 
@@ -267,7 +292,15 @@ impl Drop for Cleanup<'_> {
                     // Refused only when it has ended already.
                     let _ = shim.signal(libc::SIGKILL, SignalTarget::All).await;
                 }
-                let _ = tokio::time::timeout(KILLED_WAIT, shim.wait()).await;
+                let given_up = async {
+                    engine.inner.shutdown.cancelled().await;
+                    tokio::time::sleep(SHUTDOWN_WAIT).await;
+                };
+                tokio::select! {
+                    _ = tokio::time::timeout(KILLED_WAIT, shim.wait()) => {}
+                    // Frozen, for example. The next engine finds the directory and ends what it belongs to.
+                    () = given_up => return,
+                }
             }
             remove_dir(&engine.inner, &id).await;
         });
@@ -290,20 +323,22 @@ pub(crate) async fn probe(
         inner.events.container(container, action, &details);
     };
     say(&format!("exec_create: {}", config.cmd.join(" ")), &[]);
-    let spec = spec(container, &running, &config, None)?;
+    let spec = spec(inner, container, &running, &config)?;
     let mut cleanup = Cleanup { engine, id: id.clone(), shim: None };
     let dir = inner.roots.exec(&id);
-    let shim = shim::client::spawn(&dir, &spec, Some(&inner.config.shim_exe)).await.map_err(spawn_error)?;
-    cleanup.shim = Some(shim.clone());
-    let attached = attach(&shim, &config).await?;
-    shim.go().await.map_err(go_error)?;
-    say(&format!("exec_start: {}", config.cmd.join(" ")), &[]);
     let mut output = Vec::new();
+    // The start counts as well. Source: moby, `daemon/health.go`: the limit is that of the whole exec.
     let run = async {
+        let shim =
+            shim::client::spawn(&dir, &spec, Some(inner.shim_program.path())).await.map_err(spawn_error)?;
+        cleanup.shim = Some(shim.clone());
+        let attached = attach(&shim, &config).await?;
+        shim.go().await.map_err(go_error)?;
+        say(&format!("exec_start: {}", config.cmd.join(" ")), &[]);
         collect(attached, &mut output).await;
-        shim.wait().await
+        Ok::<_, EngineError>(shim.wait().await)
     };
-    let ended = tokio::time::timeout(timeout, run).await.ok();
+    let ended = tokio::time::timeout(timeout, run).await.ok().transpose()?;
     let exit_code = ended.as_ref().map(exit_code);
     say("exec_die", &[("exitCode", exit_code.unwrap_or(KILLED).to_string())]);
     Ok(Probed { exit_code, output })

@@ -16,7 +16,7 @@ pub(crate) fn build(host: &HostConfig) -> Limits {
         cpu_shares: positive(host.cpu_shares),
         cpuset_cpus: host.cpuset_cpus.clone(),
         cpuset_mems: host.cpuset_mems.clone(),
-        pids_max: host.pids_limit.filter(|&limit| limit > 0),
+        pids_max: host.pids_limit.filter(|&limit| limit != 0),
         blkio_weight: (host.blkio_weight != 0).then_some(host.blkio_weight),
     };
     if let Some(nano_cpus) = positive(host.nano_cpus) {

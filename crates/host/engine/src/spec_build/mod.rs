@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use runtime::{Mount, MountFlags, MountSource, Namespace, Namespaces, Network, Propagation, Root, Spec};
 
+use crate::config::OpenFiles;
 use crate::container::create_parts;
 use crate::container::mounts::{MountFrom, MountRecord};
 use crate::container::record::Record;
@@ -33,6 +34,8 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) layers: Vec<PathBuf>,
     pub(crate) endpoint: Option<&'a network::Endpoint>,
     pub(crate) shared: Shared,
+    /// For a container that names no limit.
+    pub(crate) open_files: Option<OpenFiles>,
     /// The parent of the container's cgroup.
     pub(crate) cgroup_parent: String,
 }
@@ -67,7 +70,7 @@ pub(crate) fn build(record: &Record, around: &Surroundings<'_>) -> Result<Spec, 
             limits: limits::build(host),
         },
         network: network(record, around)?,
-        process: process::build(record, create_parts::security(host)?),
+        process: process::build(record, create_parts::security(host)?, around.open_files),
         init: host.init.unwrap_or(false),
     })
 }
@@ -169,7 +172,12 @@ fn mounts(record: &Record, around: &Surroundings<'_>) -> Vec<Mount> {
 fn bind(path: PathBuf, target: &Path, readonly: bool) -> Mount {
     Mount {
         target: target.to_owned(),
-        source: MountSource::Bind { path, recursive: true, propagation: Propagation::Rprivate },
+        source: MountSource::Bind {
+            path,
+            subpath: PathBuf::new(),
+            recursive: true,
+            propagation: Propagation::Rprivate,
+        },
         flags: MountFlags { readonly, ..Default::default() },
     }
 }
@@ -180,10 +188,17 @@ fn user_mount(mount: &MountRecord, roots: &Roots) -> Mount {
     let source = match &mount.source {
         MountFrom::Bind { path, propagation, recursive, readonly_top_only, .. } => {
             flags.readonly_top_only = *readonly_top_only;
-            MountSource::Bind { path: path.into(), recursive: *recursive, propagation: *propagation }
+            MountSource::Bind {
+                path: path.into(),
+                subpath: PathBuf::new(),
+                recursive: *recursive,
+                propagation: *propagation,
+            }
         }
         MountFrom::Volume { name, subpath, .. } => MountSource::Bind {
-            path: roots.volume_data(name).join(subpath),
+            path: roots.volume_data(name),
+            // Containers can put links into a volume: looked up when it is mounted, inside the volume only.
+            subpath: subpath.into(),
             recursive: true,
             propagation: Propagation::Rprivate,
         },

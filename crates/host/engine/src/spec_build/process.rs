@@ -3,13 +3,15 @@
 use docker::HostConfig;
 use runtime::{Capabilities, ProcessSpec, Rlimit, WindowSize};
 
+use crate::config::OpenFiles;
 use crate::container::create_parts::Security;
 use crate::container::record::Record;
 
 /// Source: moby, `oci/defaults.go`, `defaultUnixPathEnv`.
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-pub(crate) fn build(record: &Record, security: Security) -> ProcessSpec {
+/// `open_files` is for processes whose container names no such limit.
+pub(crate) fn build(record: &Record, security: Security, open_files: Option<OpenFiles>) -> ProcessSpec {
     let (config, host) = (&record.config, &record.host_config);
     let [rows, cols] = host.console_size.map(|size| u16::try_from(size).unwrap_or(0));
     ProcessSpec {
@@ -20,21 +22,26 @@ pub(crate) fn build(record: &Record, security: Security) -> ProcessSpec {
         groups: host.group_add.clone().unwrap_or_default(),
         capabilities: capabilities(host),
         no_new_privileges: security.no_new_privileges,
-        rlimits: host
-            .ulimits
-            .iter()
-            .map(|limit| Rlimit {
-                name: limit.name.clone(),
-                // -1 is Docker's "unlimited", and so are all bits to the kernel.
-                soft: u64::try_from(limit.soft).unwrap_or(u64::MAX),
-                hard: u64::try_from(limit.hard).unwrap_or(u64::MAX),
-            })
-            .collect(),
+        rlimits: rlimits(host, open_files),
         terminal: config.tty.then_some(WindowSize { rows, cols }),
         stdin: config.open_stdin,
         oom_score_adj: i32::try_from(host.oom_score_adj).ok().filter(|&adj| adj != 0),
         seccomp: security.seccomp,
     }
+}
+
+fn rlimits(host: &HostConfig, open_files: Option<OpenFiles>) -> Vec<Rlimit> {
+    const NOFILE: &str = "nofile";
+    let own = host.ulimits.iter().map(|limit| Rlimit {
+        name: limit.name.clone(),
+        // -1 is Docker's "unlimited", and so are all bits to the kernel.
+        soft: u64::try_from(limit.soft).unwrap_or(u64::MAX),
+        hard: u64::try_from(limit.hard).unwrap_or(u64::MAX),
+    });
+    let default = open_files.map(|OpenFiles { soft, hard }| Rlimit { name: NOFILE.into(), soft, hard });
+    let number = runtime::rlimit_number;
+    let is_named = host.ulimits.iter().any(|limit| number(&limit.name) == number(NOFILE));
+    own.chain(default.filter(|_| !is_named)).collect()
 }
 
 /// Docker's own variables first, so that the user's win. A bare `NAME` takes one away.

@@ -1,8 +1,9 @@
 //! Fills an empty volume with what the image has at the place where it gets mounted.
 //!
-//! In: the image's layers, top first, and a path in the container. Out: a copy in the volume, complete or not at all. The
-//! layers are read as overlayfs would show them, without a mount that a crash could leave behind. Never follows a symbolic
-//! link out of the image, and never touches a volume that has content.
+//! In: the image's layers, top first, and a path in the container. Out: a copy in the volume, complete or not at all; what a
+//! crash interrupts is finished by the next start. The layers are read as overlayfs would show them, without a mount that a
+//! crash could leave behind. Never follows a symbolic link out of the image, never touches a volume that has content, and
+//! never replaces the volume's directory: a running container may have it mounted.
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
@@ -11,13 +12,17 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, Timespec, Timestamps, XattrFlags};
+use rustix::fs::{
+    AtFlags, CWD, FileType, Mode, RenameFlags, Timespec, Timestamps, XattrFlags, renameat_with,
+};
 
 use crate::error::EngineError;
 use crate::files::{self, Roots};
 
 /// Begins the names of unfinished copies beside `_data`.
 const UNFINISHED_COPY: &str = ".copy-";
+/// A complete copy beside `_data`, whose entries are being moved there.
+const FILLING: &str = ".filling";
 /// How many symbolic links a path may lead through. Source: Linux, `MAXSYMLINKS`.
 const LINKS: u32 = 40;
 /// Marks a directory that hides the one below. Source: Linux, `Documentation/filesystems/overlayfs.rst`.
@@ -25,7 +30,7 @@ const OPAQUE: &str = "trusted.overlay.opaque";
 /// Attributes that are overlayfs's own.
 const OVERLAY_PREFIX: &str = "trusted.overlay.";
 
-/// Copies the image's directory `destination` into the volume if the volume is empty.
+/// Copies the image's directory `destination` into the volume if the volume is empty. One call at a time for each volume.
 pub(crate) fn copy_up(
     roots: &Roots,
     volume: &str,
@@ -33,33 +38,63 @@ pub(crate) fn copy_up(
     layers: &[PathBuf],
     destination: &str,
 ) -> Result<(), EngineError> {
-    let data = roots.volume_data(volume);
     let failed = |what, path: &Path, source| EngineError::File { what, path: path.to_owned(), source };
-    let is_empty = files::names_in(&data)?.is_empty();
+    let (parent, data) = (roots.volume(volume), roots.volume_data(volume));
+    finish(&parent)?;
+    let has_content = || is_empty(&data).map(|is_empty| !is_empty).map_err(|e| failed("list", &data, e));
     let Some(dirs) =
         find(layers, destination).map_err(|e| failed("look up in image", Path::new(destination), e))?
     else {
         return Ok(());
     };
-    if !is_empty {
+    if has_content()? {
         return Ok(());
     }
-    let copy = roots.volume(volume).join(format!("{UNFINISHED_COPY}{container}"));
+    let copy = parent.join(format!("{UNFINISHED_COPY}{container}"));
     files::remove_dir(&copy)?;
     let copied = copy_dir(&dirs, &copy).map_err(|e| failed("copy image content to volume", &copy, e));
-    let moved = copied.and_then(|()| match fs::rename(&copy, &data) {
-        // Another container filled it meanwhile: its content stays.
-        Err(e) if matches!(e.kind(), io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists) => {
-            Ok(())
-        }
-        other => other.map_err(|e| failed("fill volume", &data, e)),
-    });
-    files::remove_dir(&copy)?;
-    moved
+    // A container that runs may have written to it meanwhile: its content stays.
+    if copied.is_err() || has_content()? {
+        files::remove_dir(&copy)?;
+        return copied;
+    }
+    // From here on the copy is complete, and whoever finds it finishes it.
+    fs::rename(&copy, parent.join(FILLING)).map_err(|e| failed("fill volume", &copy, e))?;
+    finish(&parent)
 }
 
-/// Removes unfinished copies in a volume's directory.
+fn is_empty(dir: &Path) -> io::Result<bool> {
+    Ok(fs::read_dir(dir)?.next().is_none())
+}
+
+/// Moves a complete copy into `_data`, entry by entry; none there is fine.
+fn finish(volume: &Path) -> Result<(), EngineError> {
+    let copy = volume.join(FILLING);
+    match move_entries(&copy, &volume.join("_data")) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !copy.exists() => return Ok(()),
+        other => {
+            other.map_err(|source| EngineError::File { what: "fill volume", path: copy.clone(), source })?
+        }
+    }
+    files::remove_dir(&copy)
+}
+
+fn move_entries(copy: &Path, data: &Path) -> io::Result<()> {
+    let metadata = fs::symlink_metadata(copy)?;
+    for entry in fs::read_dir(copy)? {
+        let name = entry?.file_name();
+        match renameat_with(CWD, copy.join(&name), CWD, data.join(&name), RenameFlags::NOREPLACE) {
+            // A container was faster: what it wrote stays.
+            Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    copy_attributes(copy, &metadata, data)
+}
+
+/// Finishes complete copies in a volume's directory, and removes unfinished ones.
 pub(crate) fn sweep(volume: &Path) -> Result<(), EngineError> {
+    finish(volume)?;
     for name in files::names_in(volume)? {
         if name.starts_with(UNFINISHED_COPY) {
             files::remove_dir(&volume.join(name))?;
@@ -334,6 +369,35 @@ mod tests {
         let layer =
             other.layer("layer", &[("up", "-> ../../../run"), ("run/app/pid", "1"), ("run/l", "-> /x")]);
         assert_eq!(other.copy(&[layer], "/up"), pairs(&[("app/pid", "1"), ("l", "-> /x")]));
+    }
+
+    #[test]
+    fn the_volumes_directory_stays_the_same_one() {
+        let world = World::new();
+        let layer = world.layer("layer", &[("srv/a", "image"), ("srv/sub/b", "b")]);
+        let data = world.root.path().join("data/volumes/vol/_data");
+        fs::create_dir_all(&data).unwrap();
+        let before = fs::metadata(&data).unwrap().ino();
+        assert_eq!(world.copy(&[layer], "/srv"), pairs(&[("a", "image"), ("sub/b", "b")]));
+        assert_eq!(fs::metadata(&data).unwrap().ino(), before);
+    }
+
+    #[test]
+    fn a_move_that_a_crash_interrupted_is_finished() {
+        let world = World::new();
+        let volume = world.root.path().join("data/volumes/vol");
+        fs::create_dir_all(volume.join("_data")).unwrap();
+        fs::write(volume.join("_data/moved"), "1").unwrap();
+        fs::create_dir_all(volume.join(FILLING).join("sub")).unwrap();
+        fs::write(volume.join(FILLING).join("sub/left"), "2").unwrap();
+        fs::create_dir_all(volume.join(".copy-c9")).unwrap();
+        fs::set_permissions(volume.join(FILLING), fs::Permissions::from_mode(0o1770)).unwrap();
+        sweep(&volume).unwrap();
+        let mut files = Vec::new();
+        list(&volume.join("_data"), "", &mut files);
+        assert_eq!(files, pairs(&[("moved", "1"), ("sub/left", "2")]));
+        assert_eq!(files::names_in(&volume).unwrap(), ["_data"]);
+        assert_eq!(fs::metadata(volume.join("_data")).unwrap().mode() & 0o7777, 0o1770);
     }
 
     #[test]

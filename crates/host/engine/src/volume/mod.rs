@@ -8,7 +8,7 @@ mod copy_up;
 mod requests;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use objects::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -47,6 +47,14 @@ struct Volume {
     record: VolumeRecord,
     /// Ids of containers that mount it.
     users: BTreeSet<String>,
+    /// Held by whoever fills it from an image.
+    turn: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl Volume {
+    fn new(record: VolumeRecord, users: BTreeSet<String>) -> Self {
+        Volume { record, users, turn: Arc::default() }
+    }
 }
 
 /// All volumes of the engine.
@@ -68,7 +76,7 @@ impl Volumes {
 
     /// Makes a volume known that was read from disk.
     pub(crate) fn insert(&self, record: VolumeRecord) {
-        self.all().insert(record.name.clone(), Volume { record, users: BTreeSet::new() });
+        self.all().insert(record.name.clone(), Volume::new(record, BTreeSet::new()));
     }
 
     /// Notes that a container mounts a volume that was read from disk.
@@ -97,7 +105,7 @@ impl Volumes {
             }
             None => {
                 let record = VolumeRecord { name: name.to_owned(), created: now(), labels, removing: false };
-                all.insert(name.to_owned(), Volume { record: record.clone(), users });
+                all.insert(name.to_owned(), Volume::new(record.clone(), users));
                 Ok(Used::New(record))
             }
         }
@@ -105,6 +113,10 @@ impl Volumes {
 
     fn forget(&self, name: &str) {
         self.all().remove(name);
+    }
+
+    fn turn(&self, name: &str) -> Arc<tokio::sync::Mutex<()>> {
+        self.all().get(name).map(|volume| Arc::clone(&volume.turn)).unwrap_or_default()
     }
 
     /// Ends a container's use of all volumes; returns those it used.
@@ -160,10 +172,12 @@ async fn prepare_each(
         let MountFrom::Volume { name, anonymous, no_copy, labels, subpath, .. } = &mut mount.source else {
             continue;
         };
-        if name.is_empty() {
+        // One that has a name already is another container's, by `--volumes-from`.
+        let is_new = name.is_empty();
+        if is_new {
             *name = new_id()?;
         }
-        if *anonymous {
+        if *anonymous && is_new {
             let record = make_anonymous(inner, container, name, labels).await?;
             prepared.anonymous.push(name.clone());
             prepared.changes.push(Change::put(name, &record));
@@ -174,24 +188,31 @@ async fn prepare_each(
         if !*no_copy && subpath.is_empty() && !layers.is_empty() {
             let (roots, name, container) = (inner.roots.clone(), name.clone(), container.to_owned());
             let layers = layers.to_vec();
+            let turn = inner.volumes.turn(&name);
+            let _turn = turn.lock().await;
             blocking(move || copy_up(&roots, &name, &container, &layers, &destination)).await?;
         }
         if !subpath.is_empty() {
-            check_subpath(&inner.roots, name, subpath)?;
+            check_subpath(&inner.roots, name, subpath).await?;
         }
     }
     Ok(())
 }
 
-fn check_subpath(roots: &Roots, name: &str, subpath: &str) -> Result<(), EngineError> {
-    let path = roots.volume_data(name).join(subpath);
-    if std::fs::symlink_metadata(&path).is_err() {
-        return Err(EngineError::invalid(format!(
-            "cannot access path {}: no such file or directory",
-            path.display()
-        )));
-    }
-    Ok(())
+/// Looks inside the volume only, as the runtime does that mounts it later.
+async fn check_subpath(roots: &Roots, name: &str, subpath: &str) -> Result<(), EngineError> {
+    let (data, subpath) = (roots.volume_data(name), subpath.to_owned());
+    blocking(move || {
+        if runtime::find_below(&data, std::path::Path::new(&subpath)).is_err() {
+            let path = data.join(subpath);
+            return Err(EngineError::invalid(format!(
+                "cannot access path {}: no such file or directory",
+                path.display()
+            )));
+        }
+        Ok(())
+    })
+    .await
 }
 
 /// A volume of the container alone: its directory is marked until the container's record is written.

@@ -13,6 +13,10 @@ crate::cases![
     policies_apply_to_what_ended_meanwhile,
     what_nobody_knows_is_swept,
     a_detached_exec_goes_on,
+    a_stop_under_way_does_not_hold_the_engine_and_is_finished_by_the_next,
+    a_shared_parent_of_cgroups_is_left_alone,
+    a_shim_that_does_not_answer_costs_its_container_nothing,
+    a_freezer_says_whether_a_container_is_paused,
     fifty_containers_are_adopted_in_a_moment,
 ];
 
@@ -204,6 +208,92 @@ async fn a_detached_exec_goes_on(mut world: World) {
     }
     assert!(world.engine.exec_inspect(&detached).await.unwrap().running);
     assert!(world.engine.exec_inspect(&attached).await.is_err());
+}
+
+async fn a_stop_under_way_does_not_hold_the_engine_and_is_finished_by_the_next(mut world: World) {
+    let script = "trap 'echo heard' TERM; echo ready; while :; do sleep 0.05; done";
+    let policy = RestartPolicy { name: "always".into(), ..Default::default() };
+    let id = world.create(script, HostConfig { restart_policy: policy, ..plain() }).await;
+    world.engine.start(&id).await.unwrap();
+    let options = LogsOptions { stdout: true, follow: true, ..Default::default() };
+    let mut logs = world.engine.logs(&id, options).await.unwrap();
+    assert_eq!(logs.next().await.unwrap().unwrap().line, b"ready\n");
+    let (engine, stopped) = (world.engine.clone(), id.clone());
+    let options = StopOptions { timeout: Some(2), ..Default::default() };
+    let stop = tokio::spawn(async move { engine.stop(&stopped, options).await });
+    assert_eq!(logs.next().await.unwrap().unwrap().line, b"heard\n");
+    drop(logs);
+    let pid = pid_of(&world, &id);
+    let began = std::time::Instant::now();
+    world.engine.shutdown().await;
+    assert!(began.elapsed() < std::time::Duration::from_millis(300), "{:?}", began.elapsed());
+    assert!(matches!(stop.await.unwrap(), Err(engine::EngineError::ShuttingDown)));
+    assert!(is_alive(pid));
+    world.reopen().await;
+    world.until(&id, |state| state.status == Status::Exited).await;
+    assert_eq!(world.engine.state(&id).unwrap().exit_code, 137);
+    // Another start is another run: nothing of the stop is left.
+    world.engine.start(&id).await.unwrap();
+    world.reopen().await;
+    assert_eq!(world.engine.state(&id).unwrap().status, Status::Running);
+}
+
+async fn a_shared_parent_of_cgroups_is_left_alone(world: World) {
+    // As if somebody else had made it: it is there before the first container.
+    let groups = runtime::cgroup::missing_groups(&world.parent).unwrap();
+    groups.iter().for_each(|group| std::fs::create_dir(group).unwrap());
+    let (code, _) = world.run("true", plain()).await;
+    assert_eq!(code, 0);
+    world.engine.shutdown().await;
+    assert!(groups.iter().all(|group| group.is_dir()), "a group of somebody else is gone");
+    groups.iter().for_each(|group| std::fs::remove_dir(group).unwrap());
+}
+
+async fn a_shim_that_does_not_answer_costs_its_container_nothing(mut world: World) {
+    let script = "trap 'ip addr show eth0 && exit 6' TERM; while :; do sleep 0.05; done";
+    let silent = world.create(script, HostConfig::default()).await;
+    let policy = RestartPolicy { name: "always".into(), ..Default::default() };
+    let other = world.create("sleep 60", HostConfig { restart_policy: policy, ..Default::default() }).await;
+    for id in [&silent, &other] {
+        world.engine.start(id).await.unwrap();
+    }
+    let at_once = StopOptions { timeout: Some(0), ..Default::default() };
+    world.engine.stop(&other, at_once).await.unwrap();
+    let (pid, began) = (pid_of(&world, &silent), world.engine.state(&silent).unwrap().started_at);
+    let shim = rustix::process::Pid::from_raw(parent_of(pid)).unwrap();
+    world.away().await;
+    rustix::process::kill_process(shim, rustix::process::Signal::STOP).unwrap();
+    world.back().await;
+    // It is started while the other one's shim is silent, and must not get its address.
+    world.until(&other, |state| state.status == Status::Running).await;
+    let address =
+        async |id: &str| world.engine.inspect(id, false).await.unwrap().network_settings.ip_address.clone();
+    assert_ne!(address(&silent).await, address(&other).await);
+    assert_eq!(world.engine.state(&silent).unwrap().status, Status::Running);
+    let stop = world.engine.stop(&silent, StopOptions::default());
+    let go_on = async { rustix::process::kill_process(shim, rustix::process::Signal::CONT).unwrap() };
+    let (stopped, ()) = tokio::join!(stop, go_on);
+    stopped.unwrap();
+    // Its link was still there, and it was not started anew.
+    let state = world.engine.state(&silent).unwrap();
+    assert_eq!((state.exit_code, state.started_at), (6, began));
+}
+
+async fn a_freezer_says_whether_a_container_is_paused(mut world: World) {
+    let id = world.create("sleep 60", plain()).await;
+    world.engine.start(&id).await.unwrap();
+    let freeze = |world: &World, is_frozen: bool| {
+        runtime::cgroup::Cgroup::open(&world.parent, &id).unwrap().freeze(is_frozen).unwrap();
+    };
+    world.away().await;
+    freeze(&world, true);
+    world.back().await;
+    world.until(&id, |state| state.status == Status::Paused).await;
+    world.away().await;
+    freeze(&world, false);
+    world.back().await;
+    world.until(&id, |state| state.status == Status::Running).await;
+    world.engine.kill(&id, None).await.unwrap();
 }
 
 async fn fifty_containers_are_adopted_in_a_moment(mut world: World) {

@@ -10,6 +10,7 @@ use crate::world::{World, plain, shell};
 
 crate::cases![
     a_container_runs_and_its_end_is_known,
+    open_files_are_limited_as_the_engine_was_told,
     input_reaches_the_container_and_its_end_too,
     a_command_that_cannot_be_run_has_its_exit_code,
     stop_asks_first_and_kills_later,
@@ -323,4 +324,11 @@ async fn many_containers_start_at_once(world: World) {
     let rate = COUNT as f64 / began.elapsed().as_secs_f64();
     eprintln!("      {COUNT} containers removed by force: {rate:.0} per second");
     assert!(world.engine.states().is_empty());
+}
+
+async fn open_files_are_limited_as_the_engine_was_told(world: World) {
+    let script = "ulimit -Sn; ulimit -Hn";
+    assert_eq!(world.run(script, plain()).await, (0, "321\n654\n".to_owned()));
+    let ulimits = vec![docker::Ulimit { name: "nofile".into(), soft: 100, hard: 200 }];
+    assert_eq!(world.run(script, HostConfig { ulimits, ..plain() }).await, (0, "100\n200\n".to_owned()));
 }

@@ -1,9 +1,10 @@
 //! Execs of clients, and health probes.
 
 use docker::{ContainerCreateRequest, ExecConfig, HealthcheckConfig, Nanos};
-use engine::{EngineError, ExecStartOptions, ExecStarted};
+use engine::{EngineError, ExecStartOptions, ExecStarted, LogsOptions};
 use lifecycle::health;
 
+use crate::HOLD;
 use crate::world::{World, plain, shell};
 
 crate::cases![
@@ -13,6 +14,8 @@ crate::cases![
     health_follows_the_probe,
     a_probe_that_takes_too_long_is_killed,
     a_probe_that_cannot_run_says_why,
+    a_frozen_probe_does_not_hold_the_engine,
+    a_container_cannot_write_to_the_program_of_its_shim,
 ];
 
 fn exec(words: &[&str]) -> ExecConfig {
@@ -139,4 +142,60 @@ async fn a_probe_that_cannot_run_says_why(world: World) {
     let shown = world.engine.inspect(&id, false).await.unwrap().state.health.unwrap();
     assert_eq!(shown.log[0].exit_code, -1);
     assert!(shown.log[0].output.contains("executable file not found in $PATH"), "{}", shown.log[0].output);
+}
+
+async fn a_frozen_probe_does_not_hold_the_engine(mut world: World) {
+    let mut config = shell("sleep 60");
+    config.healthcheck = Some(HealthcheckConfig {
+        test: vec!["CMD-SHELL".into(), "echo begun > /probe; sleep 60".into()],
+        start_period: Nanos::from_secs(60),
+        start_interval: Nanos::from_millis(10),
+        ..Default::default()
+    });
+    let request = ContainerCreateRequest { config, host_config: plain(), ..Default::default() };
+    let id = world.create_with(request).await;
+    world.engine.start(&id).await.unwrap();
+    while run_exec(&world, &id, exec(&["cat", "/probe"])).await.1 != "begun\n" {}
+    world.engine.pause(&id).await.unwrap();
+    let began = std::time::Instant::now();
+    world.engine.shutdown().await;
+    assert!(began.elapsed() < std::time::Duration::from_millis(400), "{:?}", began.elapsed());
+    world.reopen().await;
+    // What was left of the probe is gone once it can be.
+    world.engine.unpause(&id).await.unwrap();
+    let probes = || std::fs::read_dir(world.root.join("exec/execs")).unwrap().count();
+    while probes() > 1 {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Source: CVE-2019-5736. What the kernel executes as a script's interpreter is this program itself, seen from inside.
+async fn a_container_cannot_write_to_the_program_of_its_shim(world: World) {
+    let setup = format!(
+        "busybox ln -s /proc/self/exe /bin/x; echo '#!/proc/self/exe' > {HOLD}; busybox chmod 755 {HOLD}; echo set; \
+         sleep 60"
+    );
+    let id = world.create(&setup, plain()).await;
+    let options = LogsOptions { stdout: true, follow: true, ..Default::default() };
+    world.engine.start(&id).await.unwrap();
+    let mut logs = world.engine.logs(&id, options).await.unwrap();
+    assert_eq!(logs.next().await.unwrap().unwrap().line, b"set\n");
+    let start = async |words: &[&str]| {
+        let exec = world.engine.exec_create(&id, exec(words)).await.unwrap().id;
+        let options = ExecStartOptions { detach: true, ..Default::default() };
+        world.engine.exec_start(&exec, options).await.map(|_| exec)
+    };
+    let refused = start(&["/bin/x", HOLD]).await.unwrap_err();
+    assert!(refused.to_string().contains("/bin/x"), "{refused}");
+    let held = start(&[HOLD]).await.unwrap();
+    assert!(world.engine.exec_inspect(&held).await.unwrap().running);
+    // The write of a whole new program, and that of a few bytes through a descriptor taken before.
+    let attack = "for p in /proc/[0-9]*; do [ \"$(cat $p/comm)\" = hold ] && target=$p/exe; done; \
+                  exec 3<$target; echo found; \
+                  (echo evil > $target) 2>&1; (echo evil > /proc/self/fd/3) 2>&1; exit 0";
+    let (code, output) = run_exec(&world, &id, exec(&["sh", "-c", attack])).await;
+    assert_eq!(code, 0, "{output}");
+    let lines: Vec<&str> = output.lines().collect();
+    assert_eq!((lines.len(), lines[0]), (3, "found"), "{output}");
+    assert!(lines[1..].iter().all(|line| line.ends_with("Read-only file system")), "{output}");
 }

@@ -22,12 +22,17 @@ use std::process::{Command, ExitCode};
 
 use world::World;
 
+/// A script in a container that the kernel executes by this program: it stays until it is killed.
+pub(crate) const HOLD: &str = "/bin/hold";
 const INSIDE: &str = "inside-namespaces";
 
 fn main() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().collect();
     match args.get(1).and_then(|arg| arg.to_str()) {
         Some("shim") => shim::main(&args[2..]),
+        Some(HOLD) => loop {
+            std::thread::park();
+        },
         Some(INSIDE) => inside(args.get(2).and_then(|arg| arg.to_str()).unwrap_or_default()),
         Some(crashes::LOAD) => {
             let word =

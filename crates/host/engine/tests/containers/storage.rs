@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use docker::{ContainerCreateRequest, Filters, HostConfig, Mount};
-use engine::{EngineError, RemoveOptions};
+use engine::{EngineError, RemoveOptions, WaitCondition};
 
 use crate::world::{World, plain, shell};
 
@@ -14,6 +14,10 @@ crate::cases![
     a_tmpfs_is_empty_and_not_executable,
     a_volume_in_use_stays,
     a_refused_create_leaves_nothing,
+    a_volume_that_is_mounted_is_filled_in_place,
+    another_containers_anonymous_volume_can_be_used,
+    a_subpath_does_not_leave_its_volume,
+    a_removal_that_fails_is_told_and_tried_again,
 ];
 
 fn binds(list: &[&str]) -> HostConfig {
@@ -126,4 +130,87 @@ async fn a_refused_create_leaves_nothing(world: World) {
     };
     world.create_with(again).await;
     world.engine.images().remove("busybox", false).await.unwrap_err();
+}
+
+async fn a_volume_that_is_mounted_is_filled_in_place(world: World) {
+    let first = world.create("while ! cat /empty/hello; do sleep 0.05; done", binds(&["data:/empty"])).await;
+    let options = engine::AttachOptions { stdin: false, stdout: true, stderr: false };
+    let mut attached = world.engine.attach(&first, options).await.unwrap();
+    world.engine.start(&first).await.unwrap();
+    world.create("true", binds(&["data:/srv"])).await;
+    let (_, bytes) = attached.output.next().await.unwrap();
+    assert_eq!(bytes, "hello from the image\n");
+}
+
+async fn another_containers_anonymous_volume_can_be_used(world: World) {
+    let mut config = shell("echo mine > /srv/mine; rm /srv/hello");
+    config.volumes = Some([("/srv".to_owned(), Default::default())].into());
+    let request = ContainerCreateRequest { config, host_config: plain(), ..Default::default() };
+    let owner = world.create_with(request).await;
+    assert_eq!(world.run_created(&owner).await.0, 0);
+    let host = HostConfig { volumes_from: Some(vec![owner.clone()]), ..plain() };
+    let user = world.create("cat /srv/mine; ls /srv", host).await;
+    assert_eq!(world.run_created(&user).await, (0, "mine\nmine\nsub\n".to_owned()));
+    let with_volumes = RemoveOptions { force: false, volumes: true };
+    world.engine.remove(&owner, with_volumes).await.unwrap();
+    assert_eq!(world.run_created(&user).await.0, 0);
+    world.engine.remove(&user, with_volumes).await.unwrap();
+    assert!(world.engine.volume_list(&Filters::default()).await.unwrap().volumes.is_empty());
+}
+
+async fn a_subpath_does_not_leave_its_volume(world: World) {
+    let secret = world.root.join("secret");
+    std::fs::create_dir(&secret).unwrap();
+    std::fs::write(secret.join("key"), "key\n").unwrap();
+    let script = format!(
+        "mkdir /d/inside; echo mine > /d/inside/key; ln -s {} /d/out; ln -s /inside /d/in",
+        secret.display()
+    );
+    assert_eq!(world.run(&script, binds(&["data:/d"])).await.0, 0);
+    let request = |subpath: &str| {
+        let mount = Mount {
+            kind: "volume".into(),
+            source: "data".into(),
+            target: "/x".into(),
+            volume_options: Some(docker::VolumeOptions { subpath: subpath.into(), ..Default::default() }),
+            ..Default::default()
+        };
+        let host_config = HostConfig { mounts: vec![mount], ..plain() };
+        ContainerCreateRequest { config: shell("cat /x/key"), host_config, ..Default::default() }
+    };
+    for subpath in ["inside", "in"] {
+        let id = world.create_with(request(subpath)).await;
+        assert_eq!(world.run_created(&id).await, (0, "mine\n".to_owned()));
+    }
+    let error = world.engine.create(request("out")).await.unwrap_err();
+    assert!(error.to_string().starts_with("cannot access path"), "{error}");
+    // A link that is put there after the container was created leads nowhere either.
+    let id = world.create_with(request("inside")).await;
+    assert_eq!(
+        world
+            .run(&format!("mv /d/inside /d/old; ln -s {} /d/inside", secret.display()), binds(&["data:/d"]))
+            .await
+            .0,
+        0
+    );
+    let error = world.engine.start(&id).await.unwrap_err();
+    assert!(error.to_string().contains("no such file or directory"), "{error}");
+}
+
+async fn a_removal_that_fails_is_told_and_tried_again(world: World) {
+    let id = world.create("true", HostConfig { auto_remove: true, ..plain() }).await;
+    // A mount in the container's directory can't be removed.
+    let busy = world.root.join("data/containers").join(&id).join("busy");
+    std::fs::create_dir(&busy).unwrap();
+    let mount =
+        std::process::Command::new("mount").args(["-t", "tmpfs", "none"]).arg(&busy).status().unwrap();
+    assert!(mount.success());
+    let waiter = world.engine.wait(&id, WaitCondition::Removed).await.unwrap();
+    world.engine.start(&id).await.unwrap();
+    let answer = waiter.finished().await;
+    assert!(answer.error.unwrap().message.contains(&id));
+    let waiter = world.engine.wait(&id, WaitCondition::Removed).await.unwrap();
+    rustix::mount::unmount(&busy, rustix::mount::UnmountFlags::DETACH).unwrap();
+    assert!(waiter.finished().await.error.is_none());
+    assert!(world.engine.state(&id).is_none());
 }

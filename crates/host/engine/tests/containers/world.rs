@@ -171,6 +171,7 @@ pub(crate) async fn open(root: &Path, parent: &str) -> Engine {
         dns_options: Vec::new(),
         log_driver: "json-file".into(),
         log_options: Default::default(),
+        open_files: Some(engine::OpenFiles { soft: 321, hard: 654 }),
         images,
         network: network.clone(),
     })
@@ -208,17 +209,13 @@ impl Cleanup {
         assert!(!mounts.contains(self.root.to_str().unwrap()), "mounts are left: {mounts}");
         engine.network().shutdown_remove().await;
         engine.shutdown().await;
-        remove_parent(&self.parent);
+        let groups = runtime::cgroup::missing_groups(&self.parent).unwrap();
+        let trees = runtime::cgroup::missing_groups("/engine-test-none").unwrap();
+        assert_eq!(groups.len(), trees.len(), "the parent of the cgroups is left in some trees");
+        for file in ["containers", "execs", "cgroups.json"] {
+            assert!(!self.root.join("exec").join(file).exists(), "exec/{file} is left");
+        }
     }
-}
-
-/// The group that held the containers' groups; the engine leaves it, since others may use it.
-fn remove_parent(parent: &str) {
-    let Ok(trees) = std::fs::read_dir("/sys/fs/cgroup") else { return };
-    for tree in trees.flatten() {
-        let _ = std::fs::remove_dir(tree.path().join(parent.trim_start_matches('/')));
-    }
-    let _ = std::fs::remove_dir(Path::new("/sys/fs/cgroup").join(parent.trim_start_matches('/')));
 }
 
 /// A config that runs a script.
@@ -261,7 +258,7 @@ fn busybox_archive() -> Vec<u8> {
     for name in [
         "sh", "echo", "sleep", "cat", "true", "false", "ls", "id", "kill", "test", "env", "hostname",
         "touch", "wget", "nc", "ip", "mount", "grep", "stat", "pwd", "ulimit", "head", "yes", "httpd",
-        "mkdir", "tr", "rm",
+        "mkdir", "tr", "rm", "ln", "mv",
     ] {
         let path = format!("bin/{name}");
         let mut link = header(tar::EntryType::Symlink, 0o777, 0);

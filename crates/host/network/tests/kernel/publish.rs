@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 
-use network::Protocol;
+use network::{Backend, Protocol};
 
 use crate::world::{MACHINE, OUTSIDE, World, ip_of, on, tcp, udp};
 
@@ -115,6 +115,29 @@ fn connections_to_a_service_are_spread_evenly_and_follow_its_backends() {
     assert_eq!(world.outside.ask(&format!("{MACHINE}:8000")), Err(ErrorKind::ConnectionRefused));
     let rules = world.machine.command("nft list ruleset");
     assert!(!rules.contains("8000"), "{rules}");
+}
+
+#[test]
+fn tasks_that_listen_on_different_ports_serve_side_by_side() {
+    let world = World::new();
+    let (old, old_endpoint) = world.container("old", &[]);
+    let (new, new_endpoint) = world.container("new", &[]);
+    old.serve_tcp(80, "old");
+    new.serve_tcp(81, "new");
+    let old_backend = Backend { ip: ip_of(&old_endpoint), port: 80 };
+    let new_backend = Backend { ip: ip_of(&new_endpoint), port: 81 };
+    world.publish_at("web", Protocol::Tcp, 8000, vec![old_backend, new_backend]);
+    let ask = || world.outside.ask(&format!("{MACHINE}:8000"));
+    let mut answers = [ask(), ask()];
+    answers.sort();
+    assert_eq!(answers, [Ok(format!("new {OUTSIDE}")), Ok(format!("old {OUTSIDE}"))]);
+    // A stopped service leaves its port, and all services together theirs.
+    world.publish_at("other", Protocol::Tcp, 8001, vec![]);
+    world.runtime.block_on(world.network().unpublish_all_services());
+    assert_eq!(ask(), Err(ErrorKind::ConnectionRefused));
+    let rules = world.machine.command("nft list ruleset");
+    assert!(!rules.contains("8000") && !rules.contains("8001"), "{rules}");
+    world.publish_at("third", Protocol::Tcp, 8001, vec![]);
 }
 
 #[test]

@@ -183,7 +183,7 @@ fn nothing_is_left_when_the_last_container_is_gone() {
         assert!(!network.shutdown_remove().await, "not while a container runs");
         network.release("web").await;
         assert!(network.shutdown_remove().await);
-        let late = network.publish_service(&"t".into(), vec![], vec![]).await;
+        let late = network.publish_service(&"t".into(), vec![]).await;
         assert!(late.is_err(), "what is closed stays closed");
     });
     assert_eq!(world.machine.command("nft list ruleset"), "");
@@ -226,10 +226,11 @@ fn publishing_one_port_among_many_takes_less_than_a_millisecond() {
     };
     let mut times: Vec<Duration> = (0..500u16)
         .map(|n| {
-            let port = network::ServicePort { protocol: Protocol::Tcp, published: 20000 + n, target: 80 };
+            let backends = vec![network::Backend { ip, port: 80 }];
+            let port = network::ServicePort { protocol: Protocol::Tcp, published: 20000 + n, backends };
             let start = std::time::Instant::now();
             let service = format!("s{n}").into();
-            world.runtime.block_on(network.publish_service(&service, vec![port], vec![ip])).unwrap();
+            world.runtime.block_on(network.publish_service(&service, vec![port])).unwrap();
             start.elapsed()
         })
         .collect();

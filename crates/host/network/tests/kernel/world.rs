@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use netlink::route::{Mac, Namespace, RouteSocket, VethPair};
 use network::{
-    AttachRequest, BoundPort, Endpoint, Network, NetworkConfig, NetworkMode, PortRequest, Protocol,
+    AttachRequest, Backend, BoundPort, Endpoint, Network, NetworkConfig, NetworkMode, PortRequest, Protocol,
 };
 
 type Job = Box<dyn FnOnce() + Send>;
@@ -276,10 +276,20 @@ impl World {
     }
 
     pub(crate) fn publish(&self, service: &str, port: (Protocol, u16, u16), backends: &[&Endpoint]) {
-        let backends = backends.iter().map(|endpoint| ip_of(endpoint)).collect();
-        let port = network::ServicePort { protocol: port.0, published: port.1, target: port.2 };
-        let service = service.into();
-        self.runtime.block_on(self.network().publish_service(&service, vec![port], backends)).unwrap();
+        let backends =
+            backends.iter().map(|endpoint| Backend { ip: ip_of(endpoint), port: port.2 }).collect();
+        self.publish_at(service, port.0, port.1, backends);
+    }
+
+    pub(crate) fn publish_at(
+        &self,
+        service: &str,
+        protocol: Protocol,
+        published: u16,
+        backends: Vec<Backend>,
+    ) {
+        let port = network::ServicePort { protocol, published, backends };
+        self.runtime.block_on(self.network().publish_service(&service.into(), vec![port])).unwrap();
     }
 
     /// Waits until `is_true`, at most the two seconds that self-healing may take.

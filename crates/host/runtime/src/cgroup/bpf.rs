@@ -81,9 +81,23 @@ pub(super) fn compile(rules: &[DeviceRule]) -> Vec<Instruction> {
     ];
     for rule in rules.iter().rev() {
         program.extend(block(rule));
+        if decides_always(rule) {
+            // The kernel refuses a program with instructions that are never reached.
+            return program;
+        }
     }
     program.extend([op::set(0, 0), op::exit()]);
     program
+}
+
+/// Whether no access gets past this rule.
+fn decides_always(rule: &DeviceRule) -> bool {
+    rule.kind.is_none()
+        && rule.major.is_none()
+        && rule.minor.is_none()
+        && rule.read
+        && rule.write
+        && rule.mknod
 }
 
 fn block(rule: &DeviceRule) -> Vec<Instruction> {
@@ -201,6 +215,46 @@ mod tests {
     const READ: i32 = BPF_DEVCG_ACC_READ;
     const WRITE: i32 = BPF_DEVCG_ACC_WRITE;
     const MKNOD: i32 = BPF_DEVCG_ACC_MKNOD;
+
+    /// Follows every branch, as the kernel does before it accepts a program.
+    fn assert_all_is_reached(program: &[Instruction]) {
+        let mut reached = vec![false; program.len()];
+        let mut open = vec![0usize];
+        while let Some(at) = open.pop() {
+            assert!(at < program.len(), "runs past its end");
+            if std::mem::replace(&mut reached[at], true) || program[at].code == 0x95 {
+                continue;
+            }
+            open.push(at + 1);
+            if matches!(program[at].code, 0x56 | 0x46 | 0x16) {
+                open.push(at + 1 + usize::try_from(program[at].offset).unwrap());
+            }
+        }
+        assert!(reached.iter().all(|&reached| reached), "never reached: {reached:?}");
+    }
+
+    #[test]
+    fn no_program_has_instructions_that_are_never_reached() {
+        let rule = |allow, read| DeviceRule {
+            allow,
+            kind: None,
+            major: None,
+            minor: None,
+            read,
+            write: true,
+            mknod: true,
+        };
+        for rules in [
+            vec![],
+            crate::defaults::device_rules(false),
+            crate::defaults::device_rules(true),
+            vec![rule(false, true)],
+            vec![rule(false, true), rule(true, false), rule(false, false)],
+            vec![rule(true, false), rule(true, true), rule(false, false)],
+        ] {
+            assert_all_is_reached(&compile(&rules));
+        }
+    }
 
     #[test]
     fn docker_rules_allow_what_docker_allows() {

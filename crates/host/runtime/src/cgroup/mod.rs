@@ -4,7 +4,9 @@
 //! controller is mounted; that is read from the kernel.
 
 mod bpf;
+mod freezer;
 mod limits;
+mod parents;
 mod stats;
 mod tree;
 
@@ -17,6 +19,7 @@ use rustix::fs::{CWD, Mode, OFlags};
 
 use crate::spec::{CgroupSpec, DeviceRule, Limits};
 use limits::Write;
+pub use parents::{missing_groups, remove_empty};
 use tree::{Tree, below};
 
 /// Controllers of version 2 that limits need. Those that a host lacks are left out.
@@ -70,6 +73,12 @@ pub enum CgroupError {
         /// What the kernel said.
         #[source]
         source: io::Error,
+    },
+    /// A process does not stop, for example one that waits for a disk.
+    #[error("processes in cgroup `{}` do not freeze", path.display())]
+    NotFrozen {
+        /// Where.
+        path: PathBuf,
     },
     /// Processes are left although all were killed.
     #[error("processes are left in cgroup `{}`", path.display())]
@@ -151,8 +160,10 @@ impl Cgroup {
     /// When a directory cannot be made, or a limit cannot be set; nothing is left behind then.
     pub fn create(spec: &CgroupSpec, devices: &[DeviceRule]) -> Result<Self, CgroupError> {
         let group = Self::open(&spec.parent, &spec.name)?;
+        // Another daemon that shares the parent may take it away, empty as it is, just before this group is made in it.
         let made = group
             .make(&spec.parent)
+            .or_else(|error| if is_gone(&error) { group.make(&spec.parent) } else { Err(error) })
             .and_then(|()| group.set(&spec.limits))
             .and_then(|()| group.devices(devices));
         if let Err(error) = made {
@@ -269,10 +280,10 @@ impl Cgroup {
             }
         }
         // Else they are stopped first, so that none of them can fork faster than it is killed.
-        let freezes = self.v1("freezer").is_some() && self.freeze(true).is_ok();
+        let freezes = self.v1("freezer").is_some() && self.order_freeze(true).is_ok();
         let killed = self.kill_listed();
         if freezes {
-            self.freeze(false)?;
+            self.order_freeze(false)?;
         }
         killed
     }
@@ -285,18 +296,6 @@ impl Cgroup {
             }
         }
         Ok(())
-    }
-
-    /// Stops all processes where they are (`docker pause`), or lets them go on.
-    ///
-    /// # Errors
-    /// When the host can do neither kind of freezing.
-    pub fn freeze(&self, frozen: bool) -> Result<(), CgroupError> {
-        if let Some(own) = self.v1("freezer") {
-            return write_file(&own.join("freezer.state"), if frozen { "FROZEN" } else { "THAWED" });
-        }
-        let Some(own) = self.v2() else { return Err(CgroupError::NoController { controller: "freezer" }) };
-        write_file(&own.join("cgroup.freeze"), if frozen { "1" } else { "0" })
     }
 
     /// How many processes the kernel killed here for lack of memory.
@@ -448,6 +447,10 @@ impl Cgroup {
         let open = std::fs::File::open(own);
         open.map(Some).map_err(|source| CgroupError::File { action: "open", path: own.to_owned(), source })
     }
+}
+
+fn is_gone(error: &CgroupError) -> bool {
+    matches!(error, CgroupError::File { source, .. } if source.kind() == io::ErrorKind::NotFound)
 }
 
 fn check_parent(parent: &str) -> Result<(), CgroupError> {

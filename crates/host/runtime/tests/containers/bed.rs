@@ -165,6 +165,7 @@ pub(crate) fn bind(source: &Path, target: &str) -> Mount {
         target: target.into(),
         source: MountSource::Bind {
             path: source.to_owned(),
+            subpath: Default::default(),
             recursive: true,
             propagation: Propagation::Rprivate,
         },

@@ -14,6 +14,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("kill_all_ends_every_process", kill_all_ends_every_process),
     ("a_paused_container_stands_still", a_paused_container_stands_still),
     ("groups_are_listed_and_removed", groups_are_listed_and_removed),
+    ("empty_parents_are_removed_and_only_those", empty_parents_are_removed_and_only_those),
     ("stats_show_use_and_limits", stats_show_use_and_limits),
     ("paths_that_lead_elsewhere_are_refused", paths_that_lead_elsewhere_are_refused),
 ];
@@ -129,6 +130,25 @@ fn stats_show_use_and_limits(bed: &Bed) {
     wait(created.pid);
     group.remove().unwrap();
     assert!(group.stats().is_err());
+}
+
+fn empty_parents_are_removed_and_only_those(bed: &Bed) {
+    let top = format!("{}-parents", bed.spec("true").cgroup.parent.trim_end_matches('/'));
+    let parent = format!("{top}/below");
+    let missing = runtime::cgroup::missing_groups(&parent).unwrap();
+    assert!(missing.len() >= 2 && missing.len().is_multiple_of(2), "{missing:?}");
+    let spec = |name: &str| CgroupSpec { parent: parent.clone(), name: name.into(), ..CgroupSpec::default() };
+    let group = Cgroup::create(&spec("one"), &[]).unwrap();
+    assert!(runtime::cgroup::missing_groups(&parent).unwrap().is_empty());
+    // In use: everything stays, and that is no error.
+    let left = runtime::cgroup::remove_empty(&missing);
+    assert_eq!(left.len(), missing.len());
+    assert!(left.iter().all(|(path, error)| path.exists() && error.is_none()), "{left:?}");
+    group.remove().unwrap();
+    assert!(runtime::cgroup::remove_empty(&missing).is_empty());
+    assert_eq!(runtime::cgroup::missing_groups(&parent).unwrap(), missing);
+    // Gone already.
+    assert!(runtime::cgroup::remove_empty(&missing).is_empty());
 }
 
 fn paths_that_lead_elsewhere_are_refused(bed: &Bed) {

@@ -187,7 +187,7 @@ fn dev_is_complete(bed: &Bed) {
 }
 
 fn extra_devices_are_made(bed: &Bed) {
-    let mut spec = bed.spec("stat -c '%a %t:%T %u' /dev/net/tun; stat -c %F /dev/loop7");
+    let mut spec = bed.spec("stat -c '%a %t:%T %u' /dev/net/tun; stat -c %F /dev/loop7; readlink /dev/ptmx");
     let tun = Device {
         path: "/dev/net/tun".into(),
         kind: DeviceKind::Char,
@@ -199,8 +199,10 @@ fn extra_devices_are_made(bed: &Bed) {
     };
     let block =
         Device { path: "/dev/loop7".into(), kind: DeviceKind::Block, major: 7, minor: 7, ..tun.clone() };
-    spec.devices = vec![tun, block];
-    assert_eq!(succeeded(bed.run(&spec)), "620 a:c8 33\nblock special file\n");
+    // The host's own, as a privileged container is given it: that of the container stays.
+    let terminals = Device { path: "/dev/ptmx".into(), major: 5, minor: 2, ..tun.clone() };
+    spec.devices = vec![tun, block, terminals];
+    assert_eq!(succeeded(bed.run(&spec)), "620 a:c8 33\nblock special file\npts/ptmx\n");
 }
 
 fn paths_are_hidden_and_protected(bed: &Bed) {
@@ -246,7 +248,12 @@ fn host_mounts_arrive_through_slaves(bed: &Bed) {
     for (propagation, expect) in [(Propagation::Rslave, "there\n"), (Propagation::Rprivate, "")] {
         let mut spec = bed.spec("read go; cat /s/later/file 2>/dev/null; true");
         spec.process.stdin = true;
-        let source = MountSource::Bind { path: shared.0.clone(), recursive: true, propagation };
+        let source = MountSource::Bind {
+            path: shared.0.clone(),
+            subpath: Default::default(),
+            recursive: true,
+            propagation,
+        };
         spec.mounts.push(Mount { source, ..bind(&shared.0, "/s") });
         let mut created = runtime::create(&spec).unwrap();
         created.start().unwrap();
@@ -264,8 +271,12 @@ fn sharing_a_private_mount_is_refused(bed: &Bed) {
     rustix::mount::mount_bind(&source, &source).unwrap();
     rustix::mount::mount_change(&source, rustix::mount::MountPropagationFlags::PRIVATE).unwrap();
     let mut spec = bed.spec("true");
-    let bound =
-        MountSource::Bind { path: source.clone(), recursive: true, propagation: Propagation::Rshared };
+    let bound = MountSource::Bind {
+        path: source.clone(),
+        subpath: Default::default(),
+        recursive: true,
+        propagation: Propagation::Rshared,
+    };
     spec.mounts.push(Mount { source: bound, ..bind(&source, "/s") });
     let text = chain(&bed.refusal(&spec));
     rustix::mount::unmount(&source, rustix::mount::UnmountFlags::DETACH).unwrap();

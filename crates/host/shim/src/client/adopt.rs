@@ -91,10 +91,12 @@ pub(super) enum Found {
 pub(super) async fn find(dir: &Path) -> Result<Found, AdoptError> {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        if let Some(exit) = read_exit(dir) {
-            return Ok(Found::Exited(exit));
-        }
-        let error = match greet(dir, deadline).await {
+        let greeting = match read_exit(dir) {
+            Ok(Some(exit)) => return Ok(Found::Exited(exit)),
+            Ok(None) => greet(dir, deadline).await,
+            Err(error) => Err(error),
+        };
+        let error = match greeting {
             Ok(Greeting::Hello(connection, hello)) if hello.protocol >= OLDEST_PROTOCOL => {
                 return Ok(Found::Running(connection, hello));
             }
@@ -104,9 +106,10 @@ pub(super) async fn find(dir: &Path) -> Result<Found, AdoptError> {
             }
             Ok(Greeting::Over) => io::ErrorKind::UnexpectedEof.into(),
             // Nobody listens. The record is written before the socket goes away, so it is there now or never.
-            Err(error) if is_nobody(&error) => {
-                return Ok(read_exit(dir).map_or_else(|| Found::Lost(Lost::find(dir)), Found::Exited));
-            }
+            Err(error) if is_nobody(&error) => match read_exit(dir) {
+                Ok(exit) => return Ok(exit.map_or_else(|| Found::Lost(Lost::find(dir)), Found::Exited)),
+                Err(error) => error,
+            },
             Err(error) => error,
         };
         if Instant::now() >= deadline {

@@ -6,6 +6,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use objects::Timestamp;
 use tokio::net::UnixStream;
@@ -19,6 +20,9 @@ use super::lost::Lost;
 use super::wire::{self, Frame, FrameReader, FrameWriter};
 use super::{Ended, SignalTarget, StartFailure};
 use crate::protocol::{Failure, Hello, Kind, Processes, SIGNAL_ALL, Started, frame};
+
+/// How soon a shim that did not answer for five seconds is asked again. Chosen.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 /// A shim and its process. Clones share one connection; when the last is dropped, the connection closes, and a process
 /// that was started lives on alone.
@@ -106,7 +110,8 @@ impl Handle {
     /// Connects to the process's streams; possible before [`Handle::go`], so that nothing is missed.
     pub async fn attach(&self, options: AttachOptions) -> Result<Attached, RequestError> {
         let (stream, mut frames) = self.connect().await?;
-        ask(&stream, &mut frames, &frame(Kind::Attach, options.flags(), &[])).await?;
+        let answer = ask(&stream, &mut frames, &frame(Kind::Attach, options.flags(), &[])).await;
+        self.explain(answer).await?;
         Ok(Attached::new(stream, frames))
     }
 
@@ -140,7 +145,19 @@ impl Handle {
 
     async fn request(&self, kind: Kind, flags: u8, payload: &[u8]) -> Result<Frame, RequestError> {
         let (stream, mut frames) = self.connect().await?;
-        ask(&stream, &mut frames, &frame(kind, flags, payload)).await
+        self.explain(ask(&stream, &mut frames, &frame(kind, flags, payload)).await).await
+    }
+
+    /// A shim that closes a connection without an answer may have ended, or have too many of them.
+    async fn explain(&self, answer: Result<Frame, RequestError>) -> Result<Frame, RequestError> {
+        if !matches!(answer, Err(RequestError::Ended)) {
+            return answer;
+        }
+        match find(&self.inner.dir).await {
+            Ok(Found::Exited(_) | Found::Lost(_)) => answer,
+            Ok(Found::Running(..)) => Err(RequestError::Io(io::ErrorKind::ConnectionAborted.into())),
+            Err(error) => Err(RequestError::Io(io::Error::other(error))),
+        }
     }
 
     async fn connect(&self) -> Result<(Arc<UnixStream>, FrameReader), RequestError> {
@@ -210,15 +227,24 @@ async fn read_end(dir: &Path, mut connection: FrameReader) -> Ended {
             Ok(None) => {}
             Err(error) => tracing::warn!(shim.dir = %dir.display(), %error, "connection to shim failed"),
         }
+        connection = match find_for_sure(dir).await {
+            Found::Running(next, _) => next,
+            Found::Exited(exit) => return Ended::Exited(exit),
+            Found::Lost(lost) => return Ended::Lost(lost),
+        };
+    }
+}
+
+/// Silence is not the end: the shim may be stopped or slow, or this process out of descriptors.
+async fn find_for_sure(dir: &Path) -> Found {
+    loop {
         match find(dir).await {
-            Ok(Found::Running(next, _)) => connection = next,
-            Ok(Found::Exited(exit)) => return Ended::Exited(exit),
-            Ok(Found::Lost(lost)) => return Ended::Lost(lost),
+            Ok(found) => return found,
             Err(error) => {
-                tracing::error!(shim.dir = %dir.display(), %error, "shim does not answer");
-                return Ended::Lost(Lost::find(dir));
+                tracing::error!(shim.dir = %dir.display(), error = &error as &dyn std::error::Error, "shim does not answer");
             }
         }
+        tokio::time::sleep(ASK_AGAIN).await;
     }
 }
 

@@ -65,9 +65,16 @@ impl Lost {
     }
 }
 
-/// How the container ended, if that is on record.
-pub(super) fn read_exit(dir: &Path) -> Option<Exit> {
-    read_json(&dir.join(EXIT_FILE))
+/// How the container ended, if that is on record. A damaged record is none.
+///
+/// # Errors
+/// When it can't be known, for example for lack of descriptors.
+pub(super) fn read_exit(dir: &Path) -> io::Result<Option<Exit>> {
+    match fs::read(dir.join(EXIT_FILE)) {
+        Ok(text) => Ok(serde_json::from_slice(&text).ok()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// Removes what a shim and its client put into a directory, and the directory if nothing else is there.

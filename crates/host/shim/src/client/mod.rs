@@ -7,6 +7,7 @@ mod adopt;
 mod attach;
 mod connection;
 mod lost;
+mod program;
 mod spawn;
 mod wire;
 
@@ -16,6 +17,7 @@ pub use adopt::{AdoptError, Adopted, adopt};
 pub use attach::{AttachOptions, AttachReader, AttachWriter, Attached, Output};
 pub use connection::{Handle, RequestError};
 pub use lost::{CleanUpError, Lost};
+pub use program::Program;
 pub use spawn::{SpawnError, spawn};
 
 /// What Docker shows when a start failed for no reason of the program's.

@@ -59,7 +59,8 @@ pub enum SpawnError {
 
 /// Starts `exe shim <dir>` and waits until its process stands just before `execve`.
 ///
-/// Makes `dir` (mode 0700) if it is missing; files of an earlier run in it are replaced. `exe` is `/proc/self/exe` when `None`.
+/// Makes `dir` (mode 0700) if it is missing; files of an earlier run in it are replaced. `exe` is `/proc/self/exe` when `None`,
+/// and should be that of a [`super::Program`], so that what runs in the container can't write to it.
 /// When the returned handle and its clones are dropped before [`Handle::go`], the process is killed and nothing is left;
 /// the same happens when this future is dropped or the daemon dies.
 pub async fn spawn(dir: &Path, spec: &ShimSpec, exe: Option<&Path>) -> Result<Handle, SpawnError> {
@@ -112,6 +113,8 @@ fn execute(dir: &Path, orders: &[u8], exe: PathBuf) -> Result<(StdUnixStream, Ch
         // Without anything that has to run between fork and exec, the standard library uses posix_spawn: its time doesn't
         // grow with the daemon.
         let child = Command::new(&exe)
+            // The path may be a descriptor's: this is what `ps` shows.
+            .arg0("skep")
             .arg("shim")
             .arg(dir)
             .env_clear()

@@ -76,14 +76,17 @@ impl ShimDir {
         fs::rename(&temporary, self.path.join(STATE_FILE))
     }
 
-    /// Puts the record of the end in place.
+    /// Puts the record of the end in place. Without its directory there is nobody left to read it: that is no error.
     pub(crate) fn write_exit(&self, exit: &Exit) -> io::Result<()> {
         let mut text = serde_json::to_vec(exit).expect("plain data with text keys is JSON");
         // Spaces after a value are JSON too, and need no change of the file's length.
         text.resize(text.len().max(EXIT_ROOM), b' ');
         let file = self.exit.as_ref().ok_or(io::ErrorKind::NotFound)?;
         file.write_all_at(&text, 0)?;
-        fs::rename(self.temporary(EXIT_FILE), self.path.join(EXIT_FILE))
+        match fs::rename(self.temporary(EXIT_FILE), self.path.join(EXIT_FILE)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other,
+        }
     }
 
     /// Takes the socket away: no new daemon can ask any more, and needn't, since the record is there.

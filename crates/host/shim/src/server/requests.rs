@@ -9,7 +9,7 @@ use crate::protocol::{Failure, Kind, SIGNAL_ALL, Started};
 
 use super::client::{Client, Request};
 use super::process;
-use super::serve::{Phase, Shim};
+use super::serve::{MAX_ATTACHED, Phase, Shim};
 use super::streams::WriteOutcome;
 
 /// Why a request wasn't carried out.
@@ -27,6 +27,8 @@ enum RefuseError {
     Signal { signal: i32, source: std::io::Error },
     #[error("send signal {signal} to all processes: {source}")]
     SignalAll { signal: i32, source: runtime::cgroup::CgroupError },
+    #[error("too many clients are attached")]
+    TooManyAttached,
     #[error("the request is malformed")]
     Malformed,
     #[error("this shim does not know the request")]
@@ -140,7 +142,11 @@ impl Shim {
     }
 
     fn attach(&mut self, place: usize, flags: u8) -> Result<(), RefuseError> {
+        let attached = self.clients.iter().flatten().filter(|client| client.wants != 0).count();
         if let Some(client) = self.client(place) {
+            if client.wants == 0 && attached >= MAX_ATTACHED {
+                return Err(RefuseError::TooManyAttached);
+            }
             client.wants = flags;
         }
         Ok(())

@@ -32,6 +32,9 @@ const BIRTH_CLIENT: usize = 0;
 /// Connections at the same time. Chosen: far more than attached terminals of one container; bounds memory.
 const MAX_CLIENTS: usize = 64;
 
+/// How many of them may be attached. Chosen: the rest is left for requests, such as those that stop the container.
+pub(super) const MAX_ATTACHED: usize = 48;
+
 /// Bytes read at once, from streams and clients. Chosen: what a writer fills in one go; costs memory in every shim.
 const BUFFER_BYTES: usize = 16 * 1024;
 

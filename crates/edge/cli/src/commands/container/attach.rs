@@ -68,7 +68,7 @@ impl Attach {
         let name = &self.container;
         let container = client.get(format!("/containers/{name}/json")).value().await?;
         if container["State"]["Running"] != Value::Bool(true) {
-            return Err(CliError::new("cannot attach to a stopped container, start it first"));
+            return Err(CliError::new("You cannot attach to a stopped container, start it first"));
         }
         let terminal = container["Config"]["Tty"] == Value::Bool(true);
         let stdin = !self.no_stdin && container["Config"]["OpenStdin"] == Value::Bool(true);
@@ -126,11 +126,16 @@ impl LogFlags {
             .flag("follow", self.follow)
             .flag("timestamps", self.timestamps)
             .query("tail", &self.tail)
-            .query_some("since", self.since.as_deref().map(moment).transpose()?)
-            .query_some("until", self.until.as_deref().map(moment).transpose()?)
+            .query_some("since", moment_of("since", self.since.as_deref())?)
+            .query_some("until", moment_of("until", self.until.as_deref())?)
             .send()
             .await
     }
+}
+
+fn moment_of(flag: &str, text: Option<&str>) -> Result<Option<String>, CliError> {
+    let wrong = |error: CliError| CliError::new(format!("invalid value for \"{flag}\": {error}"));
+    text.map(|text| moment(text).map_err(wrong)).transpose()
 }
 
 /// Prints a log stream: framed, or raw when the container has a terminal.

@@ -93,7 +93,7 @@ pub struct CreateFlags {
     #[arg(long)]
     pub platform: Option<String>,
     /// Pull image before creating ("always", "missing", "never")
-    #[arg(long, default_value = "missing", value_parser = ["always", "missing", "never"])]
+    #[arg(long, default_value = "missing")]
     pub pull: String,
     /// Limits on what the container may use
     #[command(flatten)]

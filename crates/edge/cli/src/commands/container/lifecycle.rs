@@ -85,12 +85,20 @@ impl Start {
     /// Starts each container, or joins one.
     pub async fn run(self, client: &Client) -> Outcome {
         if !self.attach && !self.interactive {
-            return each(&self.containers, async |name| {
-                client.post(format!("/containers/{name}/start")).send().await?;
+            let failed = std::cell::RefCell::new(Vec::new());
+            let outcome = each(&self.containers, async |name| {
+                client.post(format!("/containers/{name}/start")).send().await.inspect_err(|_| {
+                    failed.borrow_mut().push(name.clone());
+                })?;
                 line(name);
                 Ok(())
             })
             .await;
+            let failed = failed.into_inner().join(", ");
+            return outcome.map_err(|error| CliError {
+                message: format!("{error}\nError: failed to start containers: {failed}"),
+                ..error
+            });
         }
         let [name] = self.containers.as_slice() else {
             return Err(CliError::new("you cannot start and attach multiple containers at once"));
@@ -226,7 +234,9 @@ impl Rename {
     /// Renames the container.
     pub async fn run(self, client: &Client) -> Outcome {
         let call = client.post(format!("/containers/{}/rename", self.container));
-        call.query("name", self.name).send().await?;
-        Ok(())
+        call.query("name", self.name).send().await.map(drop).map_err(|error| CliError {
+            message: format!("{error}\nError: failed to rename container named {}", self.container),
+            ..error
+        })
     }
 }

@@ -19,6 +19,7 @@ const SHAPE: Shape = Shape {
         ("Names", "NAMES"),
     ],
     quiet: "ID",
+    others: &[],
 };
 const SHAPE_WITH_SIZE: Shape = Shape {
     columns: &[
@@ -32,6 +33,7 @@ const SHAPE_WITH_SIZE: Shape = Shape {
         ("Size", "SIZE"),
     ],
     quiet: "ID",
+    others: &[],
 };
 
 /// `ps [OPTIONS]`
@@ -66,11 +68,12 @@ pub struct List {
 impl List {
     /// Prints the containers.
     pub async fn run(self, client: &Client) -> Outcome {
+        let wants_size = self.format.as_deref().is_some_and(|format| format.contains(".Size"));
         let limit = if self.latest { Some(1) } else { self.last };
         let found = client
             .get("/containers/json")
             .flag("all", self.all)
-            .flag("size", self.size)
+            .flag("size", self.size || wants_size)
             .query_some("limit", limit)
             .query_some("filters", read::filters(&self.filter)?)
             .value()
@@ -79,6 +82,15 @@ impl List {
             found.as_array().into_iter().flatten().map(|container| self.row(container)).collect();
         let wish = Wish { format: self.format.as_deref(), quiet: self.quiet };
         output::list(if self.size { &SHAPE_WITH_SIZE } else { &SHAPE }, &wish, &rows)
+    }
+
+    /// The image's name as typed; an image that lost its name is shown by its short id.
+    fn image<'a>(&self, name: &'a str, id: &str) -> &'a str {
+        let bare = name.strip_prefix("sha256:").unwrap_or(name);
+        match bare.len() == 64 && id.ends_with(bare) && !self.no_trunc {
+            true => &bare[..12],
+            false => name,
+        }
     }
 
     fn row(&self, container: &Value) -> Row {
@@ -98,10 +110,12 @@ impl List {
             .flatten()
             .filter_map(|mount| mount["Name"].as_str().or(mount["Source"].as_str()))
             .collect();
+        let volumes = container["Mounts"].as_array().into_iter().flatten();
+        let volumes = volumes.filter(|mount| mount["Driver"] == "local").count();
         let networks = container["NetworkSettings"]["Networks"].as_object();
         Row::new()
             .with("ID", if self.no_trunc { id } else { &id[..id.len().min(12)] })
-            .with("Image", text("Image"))
+            .with("Image", self.image(text("Image"), text("ImageID")))
             .with("Command", format!("\"{}\"", cut(text("Command"), 20)))
             .with("CreatedAt", unix_time(created))
             .with("RunningFor", format!("{} ago", ago(created)))
@@ -109,9 +123,10 @@ impl List {
             .with("State", text("State"))
             .with("Ports", ports(&container["Ports"]))
             .with("Names", names.join(","))
-            .with("Labels", labels(&container["Labels"]))
+            .labelled(&container["Labels"])
+            .with("Platform", container["ImageManifestDescriptor"]["platform"].clone())
             .with("Mounts", mounts.join(","))
-            .with("LocalVolumes", mounts.len().to_string())
+            .with("LocalVolumes", volumes.to_string())
             .with(
                 "Networks",
                 networks.map(|all| all.keys().cloned().collect::<Vec<_>>().join(",")).unwrap_or_default(),
@@ -126,15 +141,6 @@ fn sizes(container: &Value) -> String {
         Some(root) if root > 0 => format!("{} (virtual {})", size(written), size(root)),
         _ => size(written),
     }
-}
-
-/// `a=1,b=2`
-pub fn labels(labels: &Value) -> String {
-    let labels = labels.as_object().into_iter().flatten();
-    labels
-        .map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default()))
-        .collect::<Vec<_>>()
-        .join(",")
 }
 
 /// `0.0.0.0:8080->80/tcp, 443/tcp`

@@ -5,6 +5,7 @@ pub mod exec;
 pub mod flags;
 pub mod lifecycle;
 pub mod list;
+pub mod port;
 pub mod run;
 
 use crate::Outcome;
@@ -32,6 +33,8 @@ pub enum Container {
     Ls(list::List),
     /// Pause all processes within one or more containers
     Pause(lifecycle::Names),
+    /// List port mappings or a specific mapping for the container
+    Port(port::Port),
     /// Rename a container
     Rename(lifecycle::Rename),
     /// Restart one or more containers
@@ -65,6 +68,7 @@ impl Container {
             Container::Logs(it) => it.run(client).await,
             Container::Ls(it) => it.run(client).await,
             Container::Pause(it) => it.call(client, "pause").await,
+            Container::Port(it) => it.run(client).await,
             Container::Rename(it) => it.run(client).await,
             Container::Restart(it) => it.run(client, "restart").await,
             Container::Rm(it) => it.run(client).await,

@@ -69,7 +69,8 @@ impl Create {
             attached: false,
             quiet: self.quiet,
         };
-        line(&wanted.create(client).await?);
+        let created = wanted.create(client).await;
+        line(&created.map_err(|error| refused(CliError { code: 125, ..error }, "create"))?);
         Ok(())
     }
 }
@@ -80,6 +81,9 @@ impl Run {
         if self.flags.tty && !self.detach && self.flags.interactive && !terminal::stdin_is_terminal() {
             return Err(CliError::new("the input device is not a TTY"));
         }
+        if self.detach && !self.attach.is_empty() {
+            return Err(CliError::new("conflicting options: cannot specify both --attach and --detach"));
+        }
         let attached = !self.detach;
         let wanted = Wanted {
             flags: &self.flags,
@@ -88,9 +92,10 @@ impl Run {
             attached,
             quiet: self.quiet,
         };
-        let id = wanted.create(client).await.map_err(|error| CliError { code: 125, ..error })?;
+        let id =
+            wanted.create(client).await.map_err(|error| refused(CliError { code: 125, ..error }, "run"))?;
         if self.detach {
-            start(client, &id).await?;
+            start(client, &id).await.map_err(|error| refused(error, "run"))?;
             line(&id);
             return Ok(());
         }
@@ -126,7 +131,7 @@ impl Run {
                 // The daemon removes it too; whoever comes second finds nothing.
                 let _ = client.delete(format!("/containers/{id}")).query("force", "1").send().await;
             }
-            return Err(error);
+            return Err(refused(error, "run"));
         }
         let followers = self.followers(client, id);
         let joined =
@@ -150,6 +155,15 @@ impl Run {
     }
 }
 
+/// An error as `run` and `create` show it. A wrong flag has its hint already.
+fn refused(error: CliError, verb: &str) -> CliError {
+    if error.message.starts_with("invalid argument ") {
+        return error;
+    }
+    let message = format!("skep: {error}\n\nRun 'skep {verb} --help' for more information");
+    CliError { message, ..error }
+}
+
 /// A container to be created.
 struct Wanted<'a> {
     flags: &'a CreateFlags,
@@ -163,6 +177,13 @@ impl Wanted<'_> {
     /// Creates the container, pulling its image if it is missing; its id.
     async fn create(&self, client: &Client) -> Result<String, CliError> {
         let (flags, image) = (self.flags, self.image);
+        if flags.rm && flags.restart != "no" && !flags.restart.is_empty() {
+            return Err(CliError::new("conflicting options: cannot specify both --restart and --rm"));
+        }
+        if !["always", "missing", "never"].contains(&flags.pull.as_str()) {
+            let known = "must be one of \"always\", \"missing\" or \"never\"";
+            return Err(CliError::new(format!("invalid pull option: '{}': {known}", flags.pull)));
+        }
         let body = flags.body(image, self.command, self.attached)?;
         if flags.pull == "always" {
             image::pull::pull(client, image, flags.platform.as_deref(), self.quiet).await?;

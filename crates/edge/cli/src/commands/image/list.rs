@@ -17,6 +17,7 @@ const SHAPE: Shape = Shape {
         ("Size", "SIZE"),
     ],
     quiet: "ID",
+    others: &[("VirtualSize", "SIZE")],
 };
 const SHAPE_WITH_DIGESTS: Shape = Shape {
     columns: &[
@@ -28,6 +29,7 @@ const SHAPE_WITH_DIGESTS: Shape = Shape {
         ("Size", "SIZE"),
     ],
     quiet: "ID",
+    others: &[("VirtualSize", "SIZE")],
 };
 
 /// `images [OPTIONS] [REPOSITORY[:TAG]]`
@@ -96,6 +98,9 @@ impl List {
                 .with("CreatedSince", format!("{} ago", ago(created)))
                 .with("CreatedAt", unix_time(created))
                 .with("Size", size(image["Size"].as_i64().unwrap_or(0)))
+                .with("VirtualSize", docker::units::human_size(image["Size"].as_u64().unwrap_or(0), 4))
+                .with("SharedSize", "N/A")
+                .with("UniqueSize", "N/A")
                 .with(
                     "Containers",
                     json!(

@@ -5,7 +5,7 @@ pub mod pull;
 
 use crate::client::Client;
 use crate::commands::inspect::{self, Kind};
-use crate::commands::show::{ago_text, shorten, size, unix_time};
+use crate::commands::show::{ago_text, rfc3339, shorten, size};
 use crate::output::{self, Row, Shape, Wish, line};
 use crate::{CliError, Outcome, each};
 use clap::{Args, Subcommand};
@@ -134,8 +134,7 @@ async fn read_input(
     if path == "-" {
         return Ok(ReaderStream::new(tokio::io::stdin()).boxed());
     }
-    let file =
-        tokio::fs::File::open(path).await.map_err(|error| CliError::new(format!("open {path}: {error}")))?;
+    let file = tokio::fs::File::open(path).await.map_err(|error| CliError::file("open", path, &error))?;
     Ok(ReaderStream::with_capacity(file, 256 * 1024).boxed())
 }
 
@@ -212,6 +211,13 @@ impl Remove {
 impl Tag {
     /// Adds the name.
     pub async fn run(self, client: &Client) -> Outcome {
+        let wrong = |error: &dyn std::fmt::Display| {
+            let target = &self.target;
+            CliError::new(format!(
+                "Error parsing reference: \"{target}\" is not a valid repository/tag: {error}"
+            ))
+        };
+        docker::Reference::parse(&self.target).map_err(|error| wrong(&error))?;
         let (repository, tag) = split_tag(&self.target);
         let call = client.post(format!("/images/{}/tag", self.source));
         call.query("repo", repository).query_some("tag", Some(tag)).send().await?;
@@ -231,6 +237,7 @@ impl History {
                 ("Comment", "COMMENT"),
             ],
             quiet: "ID",
+            others: &[],
         };
         let found = client.get(format!("/images/{}/history", self.image)).value().await?;
         let row = |step: &Value| {
@@ -241,7 +248,7 @@ impl History {
             Row::new()
                 .with("ID", if self.no_trunc { text("Id").to_owned() } else { id.chars().take(12).collect() })
                 .with("CreatedSince", format!("{} ago", super::show::ago(created)))
-                .with("CreatedAt", unix_time(created))
+                .with("CreatedAt", rfc3339(created))
                 .with("CreatedBy", if self.no_trunc { by } else { shorten(&by, 45) })
                 .with("Size", size(step["Size"].as_i64().unwrap_or(0)))
                 .with("Comment", text("Comment"))

@@ -105,8 +105,8 @@ impl Create {
             "replicated-job" => json!({"ReplicatedJob": {}}),
             "global-job" => json!({"GlobalJob": {}}),
             other => {
-                let known = "\"replicated\", \"global\", \"replicated-job\", and \"global-job\"";
-                return Err(CliError::new(format!("Unknown mode: {other}, only {known} supported")));
+                let known = "only replicated and global supported";
+                return Err(CliError::new(format!("Unknown mode: {other}, {known}")));
             }
         };
         let mut spec = json!({
@@ -116,7 +116,7 @@ impl Create {
             "Mode": mode,
         });
         if !self.publish.is_empty() {
-            spec["EndpointSpec"]["Ports"] = ports::parse_all(&self.publish)?;
+            spec["EndpointSpec"]["Ports"] = ports::parse_all("-p, --publish", &self.publish)?;
         }
         let preferences: Result<Vec<Value>, CliError> =
             self.placement_pref.iter().map(|text| preference(text)).collect();
@@ -154,7 +154,7 @@ impl Create {
         }
         if !self.mount.is_empty() {
             let mounts: Result<Vec<Value>, CliError> =
-                self.mount.iter().map(|text| mounts::parse(text)).collect();
+                self.mount.iter().map(|text| mounts::parse_flag("--mount", text)).collect();
             container["Mounts"] = json!(mounts?);
         }
         if !self.ulimit.is_empty() {

@@ -2,7 +2,6 @@
 
 use crate::Outcome;
 use crate::client::Client;
-use crate::commands::container::list::labels;
 use crate::commands::read;
 use crate::output::{self, Row, Shape, Wish};
 use clap::Args;
@@ -10,7 +9,7 @@ use serde_json::Value;
 
 const SHAPE: Shape = Shape {
     columns: &[
-        ("Shown", "ID"),
+        ("ID", "ID"),
         ("Name", "NAME"),
         ("Mode", "MODE"),
         ("Replicas", "REPLICAS"),
@@ -18,6 +17,7 @@ const SHAPE: Shape = Shape {
         ("Ports", "PORTS"),
     ],
     quiet: "ID",
+    others: &[],
 };
 
 /// `service ls [OPTIONS]`
@@ -69,14 +69,12 @@ fn row(service: &Value) -> Row {
     }
     let image = spec["TaskTemplate"]["ContainerSpec"]["Image"].as_str().unwrap_or_default();
     Row::new()
-        .with("ID", id)
-        .with("Shown", id.chars().take(12).collect::<String>())
+        .with("ID", id.chars().take(12).collect::<String>())
         .with("Name", spec["Name"].as_str().unwrap_or_default())
         .with("Mode", mode(spec))
         .with("Replicas", replicas)
         .with("Image", image.split("@sha256:").next().unwrap_or_default())
         .with("Ports", ports(&service["Endpoint"]["Ports"]))
-        .with("Labels", labels(&spec["Labels"]))
 }
 
 /// `*:8080->80/tcp`, the ports in ingress mode.

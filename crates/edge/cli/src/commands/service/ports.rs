@@ -10,12 +10,16 @@ use serde_json::{Value, json};
 ///
 /// # Errors
 /// When one has the wrong form, or binds an address of the host.
-pub fn parse_all(texts: &[String]) -> Result<Value, CliError> {
+pub fn parse_all(flag: &str, texts: &[String]) -> Result<Value, CliError> {
     let mut all = Vec::new();
     for text in texts {
-        if text.contains('=') { all.push(long(text)?) } else { all.extend(short(text)?) }
+        all.extend(parse(text).map_err(|error| error.for_flag(flag, text))?);
     }
     Ok(Value::Array(all))
+}
+
+fn parse(text: &str) -> Result<Vec<Value>, CliError> {
+    if text.contains('=') { Ok(vec![long(text)?]) } else { short(text) }
 }
 
 fn short(text: &str) -> Result<Vec<Value>, CliError> {
@@ -76,7 +80,7 @@ mod tests {
 
     #[test]
     fn both_forms_are_read() {
-        let read = parse_all(&["8080:80/udp".into(), "target=53,published=5353,mode=host".into()])
+        let read = parse_all("-p", &["8080:80/udp".into(), "target=53,published=5353,mode=host".into()])
             .expect("both are right");
         assert_eq!(
             read,
@@ -90,7 +94,7 @@ mod tests {
             ("published=80", "missing mandatory field \"target\""),
             ("target=80,mode=x", "invalid publish mode value (x): must be either 'ingress' or 'host'"),
         ] {
-            assert_eq!(parse_all(&[text.into()]).expect_err(text).to_string(), error);
+            assert_eq!(parse(text).expect_err(text).to_string(), error);
         }
     }
 }

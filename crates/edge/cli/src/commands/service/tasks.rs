@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 
 const SHAPE: Shape = Shape {
     columns: &[
-        ("Shown", "ID"),
+        ("ID", "ID"),
         ("Name", "NAME"),
         ("Image", "IMAGE"),
         ("Node", "NODE"),
@@ -22,6 +22,7 @@ const SHAPE: Shape = Shape {
         ("Ports", "PORTS"),
     ],
     quiet: "ID",
+    others: &[],
 };
 /// Characters of an error that a table shows. Source: docker/cli `cli/command/task/formatter.go` `maxErrLength`.
 const ERROR_WIDTH: usize = 30;
@@ -73,7 +74,9 @@ impl Tasks {
             }
         }
         if missing.len() < self.services.len() {
-            print(client, &self.flags, &filters).await?;
+            // Source: docker/cli 28.2, observed: here `-q` prints whole ids, in `node ps` short ones.
+            let flags = TaskFlags { no_trunc: self.flags.no_trunc || self.flags.quiet, ..self.flags.clone() };
+            print(client, &flags, &filters).await?;
         }
         CliError::all(missing)
     }
@@ -93,7 +96,11 @@ pub async fn print(client: &Client, flags: &TaskFlags, filters: &[String]) -> Ou
     let names = if flags.no_resolve { Names::none() } else { Names::ask(client).await? };
     let mut tasks: Vec<&Value> = found.as_array().into_iter().flatten().collect();
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let slot = |task: &Value| (text(&task["ServiceID"]), task["Slot"].as_u64().unwrap_or(0), task_node(task));
+    let service = |task: &Value| {
+        let id = text(&task["ServiceID"]);
+        names.services.get(&id).cloned().unwrap_or(id)
+    };
+    let slot = |task: &Value| (service(task), task["Slot"].as_u64().unwrap_or(0), task_node(task));
     tasks.sort_by(|a, b| {
         slot(a).cmp(&slot(b)).then_with(|| text(&b["CreatedAt"]).cmp(&text(&a["CreatedAt"])))
     });
@@ -152,10 +159,9 @@ fn row(task: &Value, names: &Names, flags: &TaskFlags, older: bool) -> Row {
         (false, true) => format!("\"{error}\""),
         (false, false) => format!("\"{}\"", shorten(&error, ERROR_WIDTH)),
     };
-    let since = ago_text(&text(&status["Timestamp"]));
+    let since = ago_text(&text(&status["Timestamp"])).to_lowercase();
     Row::new()
-        .with("ID", id.clone())
-        .with("Shown", if flags.no_trunc { id } else { id.chars().take(12).collect() })
+        .with("ID", if flags.no_trunc { id } else { id.chars().take(12).collect() })
         .with("Name", name)
         .with(
             "Image",

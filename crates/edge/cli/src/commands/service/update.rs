@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 /// `service update [OPTIONS] SERVICE`
 #[derive(Debug, Args)]
+#[group(skip)]
 pub struct Update {
     /// Service image tag
     #[arg(long)]
@@ -176,8 +177,11 @@ impl Update {
         if self.mount_add.is_empty() && self.mount_rm.is_empty() {
             return Ok(());
         }
-        let added: Vec<Value> =
-            self.mount_add.iter().map(|text| mounts::parse(text)).collect::<Result<_, _>>()?;
+        let added: Vec<Value> = self
+            .mount_add
+            .iter()
+            .map(|text| mounts::parse_flag("--mount-add", text))
+            .collect::<Result<_, _>>()?;
         let goes = |mount: &Value| {
             let target = mount["Target"].as_str().unwrap_or_default();
             self.mount_rm.iter().any(|removed| removed == target)
@@ -193,7 +197,7 @@ impl Update {
         if self.publish_add.is_empty() && self.publish_rm.is_empty() {
             return Ok(());
         }
-        let added = ports::parse_all(&self.publish_add)?;
+        let added = ports::parse_all("--publish-add", &self.publish_add)?;
         let added = added.as_array().cloned().unwrap_or_default();
         let same =
             |a: &Value, b: &Value| a["TargetPort"] == b["TargetPort"] && a["Protocol"] == b["Protocol"];
@@ -249,13 +253,27 @@ impl Scale {
     pub async fn run(self, client: &Client) -> Outcome {
         let scaled = std::cell::RefCell::new(Vec::new());
         let outcome = each(&self.services, async |text| {
-            let wrong = || CliError::new(format!("invalid scale specifier '{text}'"));
+            let wrong = || {
+                let usage = "SERVICE=REPLICAS [SERVICE=REPLICAS...]";
+                CliError::new(format!(
+                    "invalid scale specifier '{text}'.\nSee 'skep service scale --help'.\n\n\
+                     Usage:  skep service scale {usage}\n\nScale one or multiple replicated services"
+                ))
+            };
+            let named = |error: CliError| CliError {
+                message: format!("{}: {error}", text.split('=').next().unwrap_or_default()),
+                ..error
+            };
             let (name, count) = text.split_once('=').ok_or_else(wrong)?;
-            let count: u64 =
-                count.parse().map_err(|_| CliError::new(format!("invalid replicas value {count}")))?;
-            let service = read_service(client, name).await?;
+            let count: u64 = count.parse().map_err(|_| {
+                let why = format!("strconv.ParseUint: parsing \"{count}\": invalid syntax");
+                named(CliError::new(format!("invalid replicas value {count}: {why}")))
+            })?;
+            let service = read_service(client, name).await.map_err(named)?;
             let mut spec = service["Spec"].clone();
-            flags::scale(&mut spec, count)?;
+            flags::scale(&mut spec, count).map_err(|_| {
+                named(CliError::new("scale can only be used with replicated or replicated-job mode"))
+            })?;
             send(client, &service, &spec, false, false).await?;
             line(&format!("{name} scaled to {count}"));
             scaled.borrow_mut().push(service["ID"].as_str().unwrap_or_default().to_owned());
