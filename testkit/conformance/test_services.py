@@ -166,6 +166,8 @@ def test_service_logs_are_merged(swarm):
     until(lambda: len(running(d, "lg")) == 2, 20, "2 run")
     lines = until(lambda: (lambda out: out if len(out) == 2 else None)(d.out("service", "logs", "lg").splitlines()), 10, "two lines")
     assert all(line.endswith("| hello") and line.startswith("lg.") for line in lines)
+    assert sorted(d.skep("service", "logs", "lg").stdout.splitlines()) == sorted(lines)
+    assert d.skep("service", "logs", "--raw", "lg").stdout == "hello\nhello\n"
 
 
 def test_names_and_versions_are_guarded(swarm):

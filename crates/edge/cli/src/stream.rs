@@ -99,7 +99,18 @@ async fn copy_raw(mut reader: impl AsyncRead + Unpin) -> io::Result<()> {
 ///
 /// # Errors
 /// When the stream breaks inside a frame or announces an impossible one.
-pub async fn copy_framed(mut reader: impl AsyncRead + Unpin) -> io::Result<()> {
+pub async fn copy_framed(reader: impl AsyncRead + Unpin) -> io::Result<()> {
+    copy_framed_as(reader, |payload| payload).await
+}
+
+/// Splits framed output into stdout and stderr, each frame as `shown` says.
+///
+/// # Errors
+/// As [`copy_framed`].
+pub async fn copy_framed_as(
+    mut reader: impl AsyncRead + Unpin,
+    mut shown: impl FnMut(BytesMut) -> BytesMut,
+) -> io::Result<()> {
     let mut out = tokio::io::stdout();
     let mut err = tokio::io::stderr();
     let mut buffer = BytesMut::with_capacity(32 * 1024);
@@ -118,6 +129,7 @@ pub async fn copy_framed(mut reader: impl AsyncRead + Unpin) -> io::Result<()> {
             let stream = buffer[0];
             buffer.advance(8);
             let payload = buffer.split_to(length);
+            let payload = if stream <= 2 { shown(payload) } else { payload };
             match stream {
                 0 | 1 => {
                     out.write_all(&payload).await?;

@@ -59,7 +59,13 @@ impl Waiter {
         let seen = self.phase.wait_for(is_over).await.map(|phase| phase.clone()).ok();
         let phase = seen.unwrap_or_else(|| self.phase.borrow().clone());
         let failed = phase.status != Status::Removed && is_given_up(&phase);
-        let message = if failed { phase.removal_error } else { phase.error };
+        // Why a start failed is the answer to that start; who waits for an end that never began is not told it again.
+        // Source: docker 20.10, observed with `run --rm` of a missing command.
+        let message = match condition {
+            _ if failed => phase.removal_error,
+            WaitCondition::NotRunning => phase.error,
+            WaitCondition::NextExit | WaitCondition::Removed => String::new(),
+        };
         let error = (!message.is_empty()).then_some(WaitError { message });
         WaitResponse { status_code: phase.exit_code, error }
     }

@@ -155,6 +155,10 @@ pub async fn show(response: Response<Incoming>, terminal: bool) -> Outcome {
         }
         return Ok(());
     }
-    let reader = StreamReader::new(body.into_data_stream().map_err(std::io::Error::other));
-    stream::copy_framed(reader).await.map_err(|error| CliError::new(error.to_string()))
+    stream::copy_framed(frames(body)).await.map_err(|error| CliError::new(error.to_string()))
+}
+
+/// The body of an answer as a reader of frames.
+pub fn frames(body: Incoming) -> impl tokio::io::AsyncRead + Unpin {
+    StreamReader::new(body.into_data_stream().map_err(std::io::Error::other))
 }

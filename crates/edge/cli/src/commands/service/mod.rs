@@ -3,18 +3,17 @@
 pub mod create;
 pub mod flags;
 pub mod list;
+pub mod logs;
 pub mod ports;
 pub mod progress;
 pub mod tasks;
 pub mod update;
 
 use crate::client::{Call, Client};
-use crate::commands::container::attach::{self, LogFlags};
 use crate::commands::inspect::{self, Kind};
 use crate::output::line;
-use crate::{CliError, Outcome, each};
+use crate::{Outcome, each};
 use clap::{Args, Subcommand};
-use serde_json::Value;
 
 /// `service COMMAND`
 #[derive(Debug, Subcommand)]
@@ -24,7 +23,7 @@ pub enum Service {
     /// Display detailed information on one or more services
     Inspect(inspect::Inspect),
     /// Fetch the logs of a service or task
-    Logs(Logs),
+    Logs(logs::Logs),
     /// List services
     #[command(visible_alias = "list")]
     Ls(list::List),
@@ -47,15 +46,6 @@ pub struct Remove {
     /// Services to remove
     #[arg(required = true)]
     services: Vec<String>,
-}
-
-/// `service logs [OPTIONS] SERVICE|TASK`
-#[derive(Debug, Args)]
-pub struct Logs {
-    #[command(flatten)]
-    flags: LogFlags,
-    /// Service or task whose logs to show
-    name: String,
 }
 
 impl Service {
@@ -91,22 +81,5 @@ impl Remove {
             Ok(())
         })
         .await
-    }
-}
-
-impl Logs {
-    async fn run(self, client: &Client) -> Outcome {
-        let name = &self.name;
-        let (path, spec) = match client.get(format!("/services/{name}")).value().await {
-            Ok(service) => (format!("/services/{name}/logs"), service["Spec"]["TaskTemplate"].clone()),
-            Err(error) if error.status == Some(404) => {
-                let task = client.get(format!("/tasks/{name}")).value().await;
-                let task = task.map_err(|_| CliError::new(format!("no such task or service: {name}")))?;
-                (format!("/tasks/{name}/logs"), task["Spec"].clone())
-            }
-            Err(error) => return Err(error),
-        };
-        let terminal = spec["ContainerSpec"]["TTY"] == Value::Bool(true);
-        attach::show(self.flags.ask(client, &path).await?, terminal).await
     }
 }
