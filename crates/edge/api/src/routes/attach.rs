@@ -3,6 +3,7 @@
 //! In: which streams a client wants. Out: a raw conversation. Never buffers: see `converse.rs`.
 
 use std::collections::BTreeMap;
+use std::pin::Pin;
 
 use engine::{AttachOptions, LogsOptions};
 use logs::{OutputStream, Tail};
@@ -46,27 +47,27 @@ async fn attach(mut call: Call) -> Result<Answer, ApiError> {
 }
 
 /// The way out of HTTP into a conversation.
-pub(super) fn taken_over(call: &Call, conversation: Conversation) -> Answer {
-    let upgrade = call.wants_upgrade();
-    let framed = !conversation.attached.tty;
-    let kind = if upgrade { content_type(framed, call.is_at_least(42)) } else { RAW };
-    let speak = Box::new(move |raw| Box::pin(converse(raw, conversation)) as _);
-    Answer::Takeover(Takeover { upgrade, kind, speak })
+fn taken_over(call: &Call, conversation: Conversation) -> Answer {
+    out_of_http(call, !conversation.attached.tty, |raw| Box::pin(converse(raw, conversation)))
 }
 
-/// The way out of HTTP to say one thing on stdout and close.
-pub(super) fn last_words(call: &Call, text: &[u8], framed: bool) -> Answer {
+/// The way out of HTTP; `speak` has the connection from then on.
+pub(super) fn out_of_http(
+    call: &Call,
+    framed: bool,
+    speak: impl FnOnce(Raw) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + 'static,
+) -> Answer {
     let upgrade = call.wants_upgrade();
     let kind = if upgrade { content_type(framed, call.is_at_least(42)) } else { RAW };
-    let said = if framed { logs::frame(OutputStream::Stdout, text) } else { text.to_vec() };
-    let speak = Box::new(move |mut raw: Raw| {
-        Box::pin(async move {
-            // A client that is gone reads nothing.
-            let _ = raw.write_all(&said).await;
-            let _ = raw.shutdown().await;
-        }) as _
-    });
-    Answer::Takeover(Takeover { upgrade, kind, speak })
+    Answer::Takeover(Takeover { upgrade, kind, speak: Box::new(speak) })
+}
+
+/// Says one thing on stdout and closes.
+pub(super) async fn last_words(mut raw: Raw, text: Vec<u8>, framed: bool) {
+    let said = if framed { logs::frame(OutputStream::Stdout, &text) } else { text };
+    // A client that is gone reads nothing.
+    let _ = raw.write_all(&said).await;
+    let _ = raw.shutdown().await;
 }
 
 /// What the container said before now.

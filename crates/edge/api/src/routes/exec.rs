@@ -3,13 +3,13 @@
 //! In: requests. Out: calls of the engine, and for a start that is not detached a raw conversation.
 
 use docker::{ExecConfig, ExecStart};
-use engine::{EngineError, ExecStartOptions, ExecStarted};
+use engine::{ExecStartOptions, ExecStarted};
 use http::StatusCode;
 
 use crate::AppState;
 use crate::answer::{Answer, json, json_with, ok};
 use crate::call::Call;
-use crate::converse::Conversation;
+use crate::converse::{Conversation, converse};
 use crate::detach::DetachKeys;
 use crate::error::ApiError;
 use crate::route::{Route, serve};
@@ -39,24 +39,31 @@ async fn start(mut call: Call) -> Result<Answer, ApiError> {
         Some([rows, columns]) => Some((side(rows)?, side(columns)?)),
         None => None,
     };
-    let id = call.param("id");
-    let keys = DetachKeys::parse(&call.state.engine.exec_inspect(id).await?.detach_keys)?;
+    let id = call.param("id").to_owned();
+    let keys = DetachKeys::parse(&call.state.engine.exec_inspect(&id).await?.detach_keys)?;
     let options = ExecStartOptions { detach: body.detach, console_size };
-    match call.state.engine.exec_start(id, options).await {
-        Err(error @ EngineError::ExecStart { .. }) if !body.detach => {
-            // Clients want the streams first and then read why nothing comes. Source: moby, `exec.go`
-            // `postContainerExecStart`.
-            let text = format!("{}\r\n", images::message(&error)).into_bytes();
-            Ok(super::attach::last_words(&call, &text, !body.tty))
-        }
-        Err(error) => Err(error.into()),
-        Ok(ExecStarted::Detached) => Ok(ok()),
-        Ok(ExecStarted::Attached(attached)) => {
-            let keys = attached.tty.then_some(keys);
-            let conversation = Conversation { attached, keys, before: Vec::new(), is_live: true };
-            Ok(super::attach::taken_over(&call, conversation))
-        }
+    if body.detach {
+        call.state.engine.exec_start(&id, options).await?;
+        return Ok(ok());
     }
+    let engine = call.state.engine.clone();
+    // The streams first, the process second, and why there is none as its output: clients count on this order, and the
+    // SDK for Python loses what comes with the head of the answer. Source: moby, `exec.go` `postContainerExecStart`.
+    Ok(super::attach::out_of_http(&call, !body.tty, move |raw| {
+        Box::pin(async move {
+            match engine.exec_start(&id, options).await {
+                Ok(ExecStarted::Attached(attached)) => {
+                    let keys = attached.tty.then_some(keys);
+                    converse(raw, Conversation { attached, keys, before: Vec::new(), is_live: true }).await;
+                }
+                Ok(ExecStarted::Detached) => {}
+                Err(error) => {
+                    let text = format!("{}\r\n", images::message(&error)).into_bytes();
+                    super::attach::last_words(raw, text, !body.tty).await;
+                }
+            }
+        })
+    }))
 }
 
 fn side(size: u32) -> Result<u16, ApiError> {
