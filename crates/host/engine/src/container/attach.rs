@@ -40,6 +40,9 @@ pub struct Attached {
 /// Reads an attached container's output.
 pub struct AttachOutput {
     state: Output,
+    /// Closed once the end is on record; the output of an exec is not over before, since clients ask for the exit code
+    /// as soon as it is.
+    recorded: Option<oneshot::Receiver<()>>,
 }
 
 enum Output {
@@ -50,7 +53,12 @@ enum Output {
 
 impl AttachOutput {
     pub(crate) fn live(reader: AttachReader) -> Self {
-        AttachOutput { state: Output::Live(reader) }
+        AttachOutput { state: Output::Live(reader), recorded: None }
+    }
+
+    /// The same output, which ends only when `recorded` is closed.
+    pub(crate) fn until(self, recorded: oneshot::Receiver<()>) -> Self {
+        AttachOutput { recorded: Some(recorded), ..self }
     }
 
     /// The next piece; `None` when the process has ended, or was never started. Cancel safe.
@@ -71,7 +79,14 @@ impl AttachOutput {
                         self.state = Output::Over;
                     }
                 },
-                Output::Over => return None,
+                Output::Over => {
+                    if let Some(recorded) = &mut self.recorded {
+                        // Nothing is ever sent: it closes.
+                        let _ = recorded.await;
+                        self.recorded = None;
+                    }
+                    return None;
+                }
             }
         }
     }
@@ -194,7 +209,7 @@ fn wait_or_running(container: &Arc<Container>, options: client::AttachOptions) -
     live.pending.retain(|pending| !pending.reader.is_closed());
     live.pending.push(Pending { options, reader, writer: options.stdin.then_some(writer) });
     Waiting::Later(
-        AttachOutput { state: Output::Waiting(coming_reader) },
+        AttachOutput { recorded: None, state: Output::Waiting(coming_reader) },
         Some(AttachInput { state: Input::Waiting(coming_writer) }),
     )
 }

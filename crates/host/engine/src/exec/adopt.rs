@@ -24,7 +24,8 @@ pub(crate) async fn adopt(engine: &Engine, id: &str) {
                     live.shim = Some(shim.clone());
                 }
                 engine.inner.execs.insert(Arc::clone(&exec));
-                start::supervise(engine, &container, &exec, &shim);
+                // Nobody reads its output: only detached execs outlive a daemon.
+                drop(start::supervise(engine, &container, &exec, &shim));
                 return;
             }
             // Refused only when it has ended already.

@@ -7,6 +7,7 @@ use docker::ExecConfig;
 use runtime::{ExecSpec, WindowSize};
 use shim::client::{AttachOptions, Ended, Handle, RequestError, SignalTarget, SpawnError, StartFailure};
 use shim::{Launch, ShimSpec};
+use tokio::sync::oneshot;
 
 use super::create::check_state;
 use super::{Exec, NOTE_FILE, Note, Phase};
@@ -79,9 +80,11 @@ async fn start(
     }
     match launch(&engine.inner, container, &running, exec, options).await {
         Ok((shim, attached)) => {
-            supervise(engine, container, exec, &shim);
+            let recorded = supervise(engine, container, exec, &shim);
             Ok(match attached {
-                Some(attached) => ExecStarted::Attached(attached),
+                Some(attached) => {
+                    ExecStarted::Attached(Attached { output: attached.output.until(recorded), ..attached })
+                }
                 None => ExecStarted::Detached,
             })
         }
@@ -211,8 +214,14 @@ fn start_failure(failure: StartFailure) -> EngineError {
     }
 }
 
-/// Waits for the exec's end in the background.
-pub(crate) fn supervise(engine: &Engine, container: &Arc<Container>, exec: &Arc<Exec>, shim: &Handle) {
+/// Waits for the exec's end in the background; what it returns closes when the exit code can be asked for.
+pub(crate) fn supervise(
+    engine: &Engine,
+    container: &Arc<Container>,
+    exec: &Arc<Exec>,
+    shim: &Handle,
+) -> oneshot::Receiver<()> {
+    let (recorded, closes) = oneshot::channel();
     let (engine, container, exec, shim) =
         (engine.clone(), Arc::clone(container), Arc::clone(exec), shim.clone());
     let inner = Arc::clone(&engine.inner);
@@ -229,12 +238,13 @@ pub(crate) fn supervise(engine: &Engine, container: &Arc<Container>, exec: &Arc<
             live.exit_code = Some(exit_code);
             live.shim = None;
         }
+        drop(recorded);
         remove_dir(&engine.inner, &exec.id).await;
         let details = [("execID", exec.id.clone()), ("exitCode", exit_code.to_string())];
         engine.inner.events.container(&container, "exec_die", &details);
-        // Clients ask for the exit code after the stream has ended.
         forget_later(&engine, &exec);
     });
+    closes
 }
 
 /// Forgets an exec after a while, unless it runs then: whoever sees it end calls this again.
