@@ -145,7 +145,7 @@ mod tests {
     #[test]
     fn lines_are_prefixed_with_their_task() {
         let by_task = BTreeMap::from([("t1".to_owned(), "web.1.t1@vm".to_owned())]);
-        let mut prefixes = Prefixes { by_task, width: 12, with_time: false, with_details: false };
+        let mut prefixes = Prefixes { by_task, width: 11, with_time: false, with_details: false };
         let details = "com.docker.swarm.node.id=n,com.docker.swarm.service.id=s,com.docker.swarm.task.id=t1";
         assert_eq!(
             &prefixes.shown(format!("{details} hi there\n").as_bytes())[..],
