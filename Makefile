@@ -5,7 +5,7 @@ SKEP    := target/$(TARGET)/debug/skep
 RELEASE := target/$(TARGET)/release/skep
 N       ?= 10000
 
-.PHONY: all build release test unit conformance vm-test verify fix demo seeds docs bench-packages clean
+.PHONY: all build release test unit conformance hosts vm-test verify fix demo seeds docs bench-packages clean
 
 all: build
 
@@ -20,12 +20,12 @@ release: packages-build
 packages-build:
 	@scripts/packages gcc libc6-dev make
 packages-test:
-	@scripts/packages busybox-static nftables iproute2 util-linux docker-registry openssl skopeo python3 python3-docker python3-pytest
+	@scripts/packages busybox-static nftables iproute2 util-linux mount docker-registry openssl skopeo python3 python3-docker python3-pytest
 	@command -v docker >/dev/null || scripts/packages docker.io
 packages-demo:
 	@scripts/packages busybox-static curl iproute2 nftables
 
-test: verify conformance
+test: verify conformance hosts
 
 unit: packages-build packages-test
 	cargo test --locked --workspace
@@ -33,6 +33,11 @@ unit: packages-build packages-test
 # The stock docker CLI and the Docker SDK for Python against the binary just built.
 conformance: build packages-test
 	SKEP=$(abspath $(SKEP)) scripts/in-netns /usr/bin/python3 -m pytest -q testkit/conformance
+
+# Swarms of several machines in namespaces, driven by the stock docker CLI: what dies, stalls, or is cut off. About
+# three minutes; SKEP_LONG=1 adds what takes longer.
+hosts: build packages-test
+	SKEP=$(abspath $(SKEP)) scripts/in-netns /usr/bin/python3 -m pytest -q testkit/hosts
 
 # Changes nothing.
 verify: packages-build packages-test
@@ -52,8 +57,9 @@ vm-test: build
 demo: build packages-demo
 	SKEP=$(abspath $(SKEP)) scripts/demo
 
+# Both kinds: one manager's decisions, and whole swarms.
 seeds:
-	SKEP_SEEDS=$(N) cargo test --locked --release --package sim
+	SKEP_SEEDS=$(N) cargo test --locked --release --package sim --test seeds --test swarms
 
 docs:
 	SKEP_WRITE_DOCS=1 cargo test --locked --package api coverage

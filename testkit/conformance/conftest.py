@@ -12,26 +12,17 @@ import shutil
 import signal
 import socket
 import subprocess
-import tarfile
+import sys
 import tempfile
 import time
 
 import pytest
 
+sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
+from common import busybox_tar, until  # noqa: E402, F401
+
 SKEP = os.environ.get("SKEP", "skep")
 IMAGE = "test/busybox:1"
-
-
-def until(condition, seconds=20.0, what="condition"):
-    """Polls `condition` and returns its first true value."""
-    end = time.monotonic() + seconds
-    while True:
-        value = condition()
-        if value:
-            return value
-        if time.monotonic() > end:
-            raise AssertionError(f"not in time ({seconds} s): {what}")
-        time.sleep(0.02)
 
 
 class Unix(http.client.HTTPConnection):
@@ -48,6 +39,8 @@ class Unix(http.client.HTTPConnection):
 class Daemon:
     """One daemon; may be stopped, killed and started again on the same roots."""
 
+    count = 0
+
     def __init__(self, base, *flags):
         self.base = pathlib.Path(base)
         self.flags = list(flags)
@@ -56,6 +49,12 @@ class Daemon:
         self.cgroup = f"/skt-{self.tag}"
         self.socket = str(self.base / "s.sock")
         self.process = None
+        Daemon.count += 1
+        # Of its own: every manager listens on the same port.
+        self.address = f"127.66.0.{Daemon.count}"
+
+    def found_swarm(self):
+        self.docker("swarm", "init", "--advertise-addr", self.address, "--listen-addr", self.address)
 
     def start(self):
         command = [SKEP, "daemon", "-H", f"unix://{self.socket}", "--data-root", str(self.base / "data"),
@@ -136,38 +135,24 @@ class Daemon:
 
     def clear(self):
         """Removes services and containers and waits until the machine shows nothing of them."""
-        for service in self.call("GET", "/services")[1] or []:
-            if isinstance(service, dict):
+        if self.call("GET", "/info")[1]["Swarm"]["LocalNodeState"] != "inactive":
+            for service in self.services():
                 self.call("DELETE", f"/services/{service['ID']}")
         # Task containers go with their service.
         until(lambda: not [c for c in self.containers() if "com.docker.swarm.task.id" in c["Labels"]], 60, "no task")
         for container in self.containers():
             self.call("DELETE", f"/containers/{container['Id']}?force=1&v=1")
-        until(lambda: not any(self.leftovers().values()), 20, f"nothing left: {self.leftovers()}")
+        # The ingress network stays for as long as the machine is in the swarm.
+        left = lambda: {k: [m for m in v if "/netns/" not in m] for k, v in self.leftovers().items()}  # noqa: E731
+        until(lambda: not any(left().values()), 20, f"nothing left: {left()}")
+
+    def services(self):
+        """All services, once the manager of a daemon that has just started, or whose disk was full, answers."""
+        status, found = until(lambda: (lambda got: got if got[0] == 200 else None)(self.call("GET", "/services")), 40, "the manager answers")
+        return found
 
     def containers(self):
         return self.call("GET", "/containers/json?all=1")[1]
-
-
-def busybox_tar(path):
-    """A root filesystem of static busybox with the users that tests need."""
-    root = pathlib.Path(tempfile.mkdtemp(dir=path))
-    for folder in ("bin", "dev", "etc", "proc", "sys", "tmp", "data", "root"):
-        (root / folder).mkdir()
-    shutil.copy("/usr/bin/busybox", root / "bin/busybox")
-    applets = subprocess.run(["/usr/bin/busybox", "--list"], capture_output=True, text=True, check=True)
-    for applet in applets.stdout.split():
-        if applet != "busybox":
-            (root / "bin" / applet).symlink_to("busybox")
-    (root / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\nguest:x:1000:1001:g:/tmp:/bin/sh\n")
-    (root / "etc/group").write_text("root:x:0:\nguest:x:1001:\nextra:x:1002:guest\n")
-    (root / "data/seed").write_text("seed\n")
-    (root / "bin/notexec").write_text("x")
-    tar = pathlib.Path(path) / "busybox.tar"
-    with tarfile.open(tar, "w") as archive:
-        archive.add(root, ".")
-    shutil.rmtree(root)
-    return tar
 
 
 @pytest.fixture(scope="session")
@@ -224,7 +209,7 @@ def own(rootfs):
 def swarm(d):
     """The shared daemon as a swarm of one."""
     if d.call("GET", "/info")[1]["Swarm"]["LocalNodeState"] != "active":
-        d.docker("swarm", "init", "--advertise-addr", "127.0.0.1")
+        d.found_swarm()
     return d
 
 

@@ -110,7 +110,7 @@ def test_inspect_finds_the_same(filled):
 
 def test_output_and_exit_codes_are_the_containers(filled):
     same(filled, *["logs dead", "logs -t dead", "logs -n 1 dead", "logs --since 1h dead", "logs nope", "logs --since abc dead",
-                    "top nope", "port one", "port one 80", "port one 81", "wait dead", "exec one sh -c 'echo a; echo b >&2; exit 9'",
+                    "top nope", "top one", "top one -o pid", "port one x", "port one 99999", "port one", "port one 80", "port one 81", "wait dead", "exec one sh -c 'echo a; echo b >&2; exit 9'",
                     "exec -e A=B one sh -c 'echo $A'", "exec -w /tmp one pwd", f"run --rm {IMAGE} sh -c 'echo a; exit 7'",
                     f"run --rm -h foo {IMAGE} hostname",
                     f"run --rm --entrypoint echo {IMAGE} hi"])

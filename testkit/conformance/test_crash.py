@@ -19,7 +19,7 @@ def pids(d, service):
 
 def test_fifty_tasks_outlive_the_daemon(own):
     d = own
-    d.docker("swarm", "init", "--advertise-addr", "127.0.0.1")
+    d.found_swarm()
     create(d, "fifty", 50)
     until(lambda: len(running(d, "fifty")) == 50, 60, "50 run")
     before = pids(d, "fifty")
@@ -50,7 +50,7 @@ def test_what_happened_while_the_daemon_was_away_is_known(own):
 
 def test_a_lost_shim_is_a_failed_task(own):
     d = own
-    d.docker("swarm", "init", "--advertise-addr", "127.0.0.1")
+    d.found_swarm()
     create(d, "s", 2)
     first = until(lambda: len(running(d, "s")) == 2 and running(d, "s"), 20, "2 run")
     victim = first[0]
@@ -68,7 +68,7 @@ def test_twenty_kills_at_random_moments_lose_nothing(own):
     seed = int(os.environ.get("SKEP_SEED", random.randrange(1 << 32)))
     print("seed", seed)
     rng = random.Random(seed)
-    d.docker("swarm", "init", "--advertise-addr", "127.0.0.1")
+    d.found_swarm()
     wanted, volumes, made = {}, set(), 0
     for _ in range(20):
         deadline = time.monotonic() + rng.uniform(0.02, 0.5)
@@ -111,7 +111,7 @@ def test_twenty_kills_at_random_moments_lose_nothing(own):
         d.process.wait()
         d.process = None
         d.start()
-    held = {s["Spec"]["Name"]: s["Spec"]["Mode"]["Replicated"]["Replicas"] for s in d.call("GET", "/services")[1]}
+    held = {s["Spec"]["Name"]: s["Spec"]["Mode"]["Replicated"]["Replicas"] for s in d.services()}
     for name, replicas in wanted.items():
         assert name in held, f"seed {seed}: service {name} was acknowledged and is gone"
         assert replicas is None or held[name] == replicas, f"seed {seed}: {name} has {held[name]}, acknowledged {replicas}"

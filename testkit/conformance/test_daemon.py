@@ -1,6 +1,7 @@
 """The daemon itself: TLS, reload, logs, clean stop."""
 import json
 import os
+import pathlib
 import signal
 import subprocess
 import tempfile
@@ -86,3 +87,68 @@ def test_logs_in_json_and_a_quick_clean_stop(rootfs):
     for line in (daemon.base / "daemon.log").read_text().splitlines():
         json.loads(line)
     finished(daemon)
+
+
+def groups_of(pid):
+    """Path of the process in each cgroup tree."""
+    return {line.split(":", 2)[2] for line in pathlib.Path(f"/proc/{pid}/cgroup").read_text().split()}
+
+
+def test_what_ends_the_daemons_cgroup_leaves_containers_alone(own):
+    d = own
+    mounts = [line.split()[1:3] for line in pathlib.Path("/proc/mounts").read_text().splitlines()]
+    unit = [pathlib.Path(path) / f"unit{d.tag}" for path, kind in mounts if kind in ("cgroup", "cgroup2")]
+
+    def put(pid):
+        for group in unit:
+            (group / "cgroup.procs").write_text(str(pid))
+    for group in unit:
+        group.mkdir()
+        for file in ("cpuset.cpus", "cpuset.mems"):
+            if (group / file).exists() and (group.parent / "cgroup.clone_children").exists():
+                (group / file).write_text((group.parent / file).read_text())
+    put(d.process.pid)
+    d.docker("run", "-d", "--name", "stays", IMAGE, "sleep", "1000")
+    d.docker("exec", "-d", "stays", "sleep", "2000")
+    assert len(d.shims()) == 2
+    shims = {f"{d.cgroup}/shims"}
+    are_moved = lambda: all(groups_of(pid) == shims for pid in d.shims())
+    until(are_moved, 5, "the shims are in a cgroup of their own")
+    pid = d.json("inspect", "stays")[0]["State"]["Pid"]
+    # As systemd does with KillMode=control-group.
+    for group in unit:
+        for member in (group / "cgroup.procs").read_text().split():
+            os.kill(int(member), signal.SIGKILL)
+    d.process.wait(10)
+    assert os.path.exists(f"/proc/{pid}") and len(d.shims()) == 2
+    # A shim that an older daemon left where it was is moved by the next one; and one that just began by a daemon that stops.
+    for shim in d.shims():
+        put(shim)
+    d.start()
+    until(are_moved, 5, "the shims are moved again")
+    d.docker("run", "-d", "--name", "late", IMAGE, "sleep", "1000")
+    d.end()
+    assert are_moved() and len(d.shims()) == 3
+    d.start()
+    assert d.json("inspect", "stays")[0]["State"]["Pid"] == pid
+    d.docker("rm", "-f", "stays", "late")
+    until(lambda: not d.cgroups(), 5, "no group is left")
+    for group in unit:
+        group.rmdir()
+
+
+def test_a_stream_of_events_tells_of_every_swarm_that_comes(own):
+    d = own
+    environment = dict(os.environ, DOCKER_HOST=f"unix://{d.socket}")
+    events = subprocess.Popen(["docker", "events", "--filter", "type=service", "--format", "{{.Action}} {{.Actor.Attributes.name}}"],
+                              env=environment, stdout=subprocess.PIPE, text=True)
+    try:
+        until(lambda: d.call("GET", "/info")[1]["NEventsListener"] == 1, 10, "it listens")
+        for name in ("first", "second"):
+            d.found_swarm()
+            d.docker("service", "create", "--detach", "--no-resolve-image", "--replicas", "0", "--name", name, IMAGE)
+            assert events.stdout.readline() == f"create {name}\n"
+            d.docker("swarm", "leave", "--force")
+    finally:
+        events.kill()
+        events.wait()

@@ -80,7 +80,8 @@ def test_an_image_in_use_stays(d):
 
 
 def test_import_takes_changes(d, rootfs):
-    d.docker("import", "--change", "ENV A=b", "--change", 'ENTRYPOINT ["echo"]', "--change", "USER guest", str(rootfs), "imp:1")
+    told = d.out("import", "--change", "ENV A=b", "--change", 'ENTRYPOINT ["echo"]', "--change", "USER guest", str(rootfs), "imp:1")
+    assert told == d.out("inspect", "--format", "{{.Id}}", "imp:1"), "its id, once"
     assert d.out("run", "--rm", "imp:1", "hello") == "hello"
     config = d.json("inspect", "imp:1")[0]["Config"]
     assert config["User"] == "guest" and "A=b" in config["Env"]

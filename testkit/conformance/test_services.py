@@ -201,7 +201,7 @@ def of_tasks(d):
 def test_leaving_takes_containers_and_held_ports_away(own):
     d = own
     for is_damaged in (False, True):
-        d.docker("swarm", "init", "--advertise-addr", "127.0.0.1")
+        d.found_swarm()
         create(d, "web", "--replicas", "2", IMAGE, "sleep", "1000")
         # Its port is held though it never has a container.
         create(d, "waits", "--publish", "18097:80", "no-such-image:1")

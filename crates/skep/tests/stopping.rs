@@ -4,77 +4,20 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test panics when it can't go on")]
 
+mod support;
+
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-const SKEP: &str = env!("CARGO_BIN_EXE_skep");
-const BUSYBOX: &str = "/usr/bin/busybox";
-const INSIDE: &str = "SKEP_TEST_INSIDE";
-const BRIDGE: &str = "skepstop0";
-/// No condition may take longer. Chosen: far longer than any does.
-const LONGEST: Duration = Duration::from_secs(30);
+use support::{BUSYBOX, Machine, SKEP, is_inside};
+
 /// An idle daemon needs less than 0.1 s, one that lets go of stops less than 0.3 s. Chosen: room for a busy machine
 /// and for an unoptimised binary, and far below the 10 s that the containers ask for.
 const AT_ONCE: Duration = Duration::from_millis(1500);
 
-/// Runs `test` of this file again in new namespaces; true inside of them.
-fn is_inside(test: &str) -> bool {
-    if std::env::var_os(INSIDE).is_some() {
-        let up = Command::new("ip").args(["link", "set", "lo", "up"]).status();
-        assert!(up.unwrap().success(), "loopback does not come up");
-        return true;
-    }
-    if !rustix::process::geteuid().is_root() || !Path::new(BUSYBOX).exists() {
-        eprintln!("!!! NOT RUN: {test}: needs root and {BUSYBOX}");
-        return false;
-    }
-    let status = Command::new("unshare")
-        .args(["--net", "--mount", "--propagation", "private"])
-        .arg(std::env::current_exe().unwrap())
-        .args([test, "--exact", "--nocapture"])
-        .env(INSIDE, "1")
-        .status();
-    assert!(status.unwrap().success(), "failed in its namespaces");
-    false
-}
-
-/// A machine for one daemon at a time.
-struct Machine {
-    root: tempfile::TempDir,
-    cgroup: String,
-    daemon: Option<Child>,
-}
-
 impl Machine {
-    fn new() -> Machine {
-        let root = tempfile::Builder::new().prefix("skep-stop-").tempdir().unwrap();
-        let name = root.path().file_name().unwrap().to_str().unwrap().replace('.', "-");
-        Machine { root, cgroup: format!("/{name}"), daemon: None }
-    }
-
-    fn at(&self, name: &str) -> PathBuf {
-        self.root.path().join(name)
-    }
-
-    fn host(&self) -> String {
-        format!("unix://{}", self.at("skep.sock").display())
-    }
-
-    fn start(&mut self) {
-        let path = |name: &str| self.at(name).into_os_string();
-        let daemon = Command::new(SKEP)
-            .args(["daemon", "--bridge", BRIDGE, "--cgroup-parent", &self.cgroup, "--host", &self.host()])
-            .args(["--data-root".into(), path("data"), "--exec-root".into(), path("exec")])
-            .args(["--pidfile".into(), path("pid"), "--log-level".into(), "info".into()])
-            .stdout(Stdio::null())
-            .stderr(fs::File::create(self.at("log")).unwrap())
-            .spawn();
-        self.daemon = Some(daemon.unwrap());
-        self.until("the daemon answers", |machine| machine.try_skep(&["version"]).is_some());
-    }
-
     /// SIGTERM; returns how long it took. What is logged from then on are no warnings.
     fn stop(&mut self) -> Duration {
         let mut daemon = self.daemon.take().unwrap();
@@ -87,26 +30,6 @@ impl Machine {
         let (_, last) = log.split_once(" stopping").expect("it says so");
         assert!(!last.contains("WARN") && !last.contains("ERROR"), "{last}");
         took
-    }
-
-    fn try_skep(&self, args: &[&str]) -> Option<String> {
-        let output = Command::new(SKEP).args(["--host", &self.host()]).args(args).output().unwrap();
-        output.status.success().then(|| String::from_utf8(output.stdout).unwrap())
-    }
-
-    fn skep(&self, args: &[&str]) -> String {
-        self.try_skep(args).unwrap_or_else(|| panic!("{args:?} failed; {}", self.log()))
-    }
-
-    fn log(&self) -> String {
-        fs::read_to_string(self.at("log")).unwrap_or_default()
-    }
-
-    fn until(&self, what: &str, is_so: impl Fn(&Machine) -> bool) {
-        let began = Instant::now();
-        while !is_so(self) {
-            assert!(began.elapsed() < LONGEST, "not in time: {what}; {}", self.log());
-        }
     }
 
     /// An image whose command hears SIGTERM, says so, and goes on.
@@ -129,13 +52,6 @@ impl Machine {
         self.try_skep(&["logs", container]).is_some_and(|log| log.contains(text))
     }
 
-    fn cgroups(&self) -> Vec<PathBuf> {
-        let trees = fs::read_dir("/sys/fs/cgroup").unwrap().flatten().map(|tree| tree.path());
-        let trees = trees.chain([PathBuf::from("/sys/fs/cgroup")]);
-        let groups = trees.map(|tree| tree.join(self.cgroup.trim_start_matches('/')));
-        groups.filter(|group| group.exists()).collect()
-    }
-
     /// Nothing runs and no daemon is there.
     fn assert_nothing_is_left(&self) {
         for name in ["exec", "pid", "skep.sock"] {
@@ -151,30 +67,6 @@ impl Machine {
             Ok(tables) => assert_eq!(String::from_utf8(tables.stdout).unwrap(), ""),
             Err(error) => eprintln!("!!! NOT CHECKED: rules that are left: no nft: {error}"),
         }
-    }
-}
-
-impl Machine {
-    /// What a case that failed left running; their shims clean up.
-    fn kill_containers(&self) {
-        for group in self.cgroups() {
-            for container in fs::read_dir(group).into_iter().flatten().flatten() {
-                let pids = fs::read_to_string(container.path().join("cgroup.procs")).unwrap_or_default();
-                let pids = pids.lines().filter_map(|pid| pid.parse().ok());
-                for pid in pids.filter_map(rustix::process::Pid::from_raw) {
-                    let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
-                }
-            }
-        }
-    }
-}
-
-impl Drop for Machine {
-    fn drop(&mut self) {
-        let Some(mut daemon) = self.daemon.take() else { return self.kill_containers() };
-        let _ = daemon.kill();
-        let _ = daemon.wait();
-        self.kill_containers();
     }
 }
 

@@ -54,8 +54,13 @@ impl<T> Histogram<T> {
 
     /// Counts `value`.
     pub fn record(&mut self, value: u64) {
+        self.record_n(value, 1);
+    }
+
+    /// Counts `value` `count` times.
+    pub fn record_n(&mut self, value: u64, count: u64) {
         let bucket = (u64::BITS - value.leading_zeros()) as usize;
-        self.counts[bucket] = self.counts[bucket].saturating_add(1);
+        self.counts[bucket] = self.counts[bucket].saturating_add(count);
     }
 
     /// How many numbers were counted.

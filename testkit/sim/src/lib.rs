@@ -10,6 +10,7 @@
 
 pub mod agent;
 pub mod chance;
+pub mod cluster;
 pub mod invariants;
 pub mod user;
 pub mod world;

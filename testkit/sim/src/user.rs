@@ -3,12 +3,13 @@
 //! In: the store and chance. Out: writes, made by the same `control::request` that the API uses. Refused requests are part
 //! of the game.
 
-use control::request;
+use control::{networks, request};
 use objects::{
-    Availability, ContainerSpec, EndpointSpec, FailureAction, IdSource, Limit, Nanos, Node, NodeSpec,
-    NodeState, Placement, PlacementPreference, PortConfig, PublishMode, ResourceRequirements, Resources,
-    RestartCondition, RestartPolicy, Service, ServiceMode, ServiceSpec, SpreadOver, TaskSpec, Timestamp,
-    UpdateConfig, UpdateOrder,
+    Availability, ContainerSpec, EndpointSpec, FailureAction, IdSource, IpamConfig, IpamOptions, Limit,
+    Nanos, NetworkAttachmentConfig, NetworkSpec, Node, NodeSpec, NodeState, Placement, PlacementPreference,
+    PortConfig, PublishMode, ResolutionMode, ResourceRequirements, Resources, RestartCondition,
+    RestartPolicy, Service, ServiceMode, ServiceSpec, SpreadOver, TaskSpec, Timestamp, UpdateConfig,
+    UpdateOrder,
 };
 use store::{Store, Write};
 
@@ -29,6 +30,7 @@ pub fn request(store: &Store, now: Timestamp, ids: &mut IdSource, chance: &mut C
         4 | 5 => update(store, service, chance),
         6 => request::rollback_service(store, &service.id, service.meta.version, now).unwrap_or_default(),
         7 => force(store, service),
+        8 if chance.percent(30) => network(store, ids),
         _ => node(store, chance),
     }
 }
@@ -63,13 +65,62 @@ fn change(store: &Store, service: &Service, spec: ServiceSpec) -> Vec<Write> {
     request::update_service(store, &service.id, service.meta.version, spec).unwrap_or_default()
 }
 
+/// Image whose tasks last.
+const GOOD_IMAGE: &str = "web:good";
+
+/// Whether the tasks of a service last.
+pub fn is_healed(service: &Service) -> bool {
+    service.spec.task_template.container_spec.as_ref().is_none_or(|container| container.image == GOOD_IMAGE)
+}
+
 /// Gives a service an image whose tasks last.
 pub fn heal(store: &Store, service: &Service) -> Vec<Write> {
     let mut spec = service.spec.clone();
     if let Some(container) = &mut spec.task_template.container_spec {
-        container.image = "web:good".to_owned();
+        container.image = GOOD_IMAGE.to_owned();
     }
     change(store, service, spec)
+}
+
+/// The networks that every world has, as name and subnet: one with room, one that is soon full.
+const NETWORKS: [(&str, &str); 3] = [("ingress", ""), ("net", ""), ("tight", "10.99.0.0/29")];
+
+/// A network that comes and goes.
+const EXTRA: &str = "extra";
+
+/// The networks of a new world.
+pub fn first_networks(store: &mut Store, now: Timestamp, ids: &mut IdSource) -> Vec<Write> {
+    let mut all = Vec::new();
+    for (name, subnet) in NETWORKS {
+        let writes = make_network(store, name, subnet, ids);
+        store.apply(store.applied() + 1, now, &writes).expect("nobody else writes");
+        all.extend(writes);
+    }
+    all
+}
+
+fn make_network(store: &Store, name: &str, subnet: &str, ids: &mut IdSource) -> Vec<Write> {
+    let config = IpamConfig { subnet: subnet.to_owned(), ..IpamConfig::default() };
+    let ipam_options = Some(IpamOptions { configs: vec![config], ..IpamOptions::default() });
+    let ingress = name == "ingress";
+    let spec = NetworkSpec { name: name.to_owned(), ingress, ipam_options, ..NetworkSpec::default() };
+    networks::create(store, ids.next(), spec).unwrap_or_default()
+}
+
+/// Makes the network that comes and goes, or removes it.
+fn network(store: &Store, ids: &mut IdSource) -> Vec<Write> {
+    match store.network_named(EXTRA) {
+        Some(known) => networks::remove(store, &known.id).unwrap_or_default(),
+        None => make_network(store, EXTRA, "", ids),
+    }
+}
+
+fn attachments(chance: &mut Chance) -> Vec<NetworkAttachmentConfig> {
+    let mut names = vec!["net", "tight", EXTRA];
+    names.rotate_left(chance.below(3) as usize);
+    names.truncate(1 + chance.below(2) as usize);
+    let attach = |name: &str| NetworkAttachmentConfig { target: name.to_owned(), ..Default::default() };
+    names.into_iter().map(attach).collect()
 }
 
 /// Changes the availability or a label of a node.
@@ -115,6 +166,7 @@ fn randomise(mut spec: ServiceSpec, chance: &mut Chance) -> ServiceSpec {
         restart_policy: chance.percent(70).then(|| restart(chance)),
         placement: chance.percent(40).then(|| placement(chance)),
         resources: chance.percent(30).then(|| reservation(chance)),
+        networks: if chance.percent(40) { attachments(chance) } else { Vec::new() },
         ..spec.task_template
     };
     spec.update_config = chance.percent(70).then(|| update_config(chance));
@@ -126,6 +178,9 @@ fn randomise(mut spec: ServiceSpec, chance: &mut Chance) -> ServiceSpec {
             PortConfig { target_port: 80, published_port, publish_mode: mode, ..PortConfig::default() };
         EndpointSpec { ports: vec![port], ..EndpointSpec::default() }
     });
+    if spec.endpoint_spec.is_none() && chance.percent(20) {
+        spec.endpoint_spec = Some(EndpointSpec { mode: ResolutionMode::Dnsrr, ..EndpointSpec::default() });
+    }
     spec
 }
 

@@ -2,7 +2,7 @@
 //!
 //! In: a seed. Out: a history in which every change and every quiet moment was judged by all invariants.
 
-use control::Dirty;
+use control::{Dirty, Parts};
 use objects::{Availability, Cluster, ClusterSpec, IdSource, Nanos, Node, NodeState, Task, Timestamp};
 use store::{Change, Store, Write};
 
@@ -81,6 +81,7 @@ impl World {
             writes.push(Write::Create(node.into()));
         }
         world.store.apply(1, world.now, &writes).expect("an empty store refuses nothing");
+        user::first_networks(&mut world.store, world.now, &mut world.user_ids);
         world
     }
 
@@ -107,7 +108,7 @@ impl World {
             }
             match self.wake_at {
                 Some(at) => self.now = self.now.max(at),
-                None => return self.judge(invariants::at_rest(self)),
+                None => return self.judge(invariants::at_rest(&self.store)),
             }
         }
         Err(self.failure(format!("no rest after {MAX_ROUNDS} rounds; {}", self.summary())))
@@ -177,17 +178,43 @@ impl World {
                 } else {
                     Vec::new()
                 };
-                self.commit(&writes)?;
+                // A network is made and removed while nobody else decides.
+                let is_alone = writes.iter().any(|write| write.target().0 == store::Kind::Network);
+                self.commit(if is_alone { &[] } else { &writes })?;
             }
-            self.commit(&decision.writes)?;
+            self.commit_in_parts(decision.writes)?;
         }
         Err(self.failure(format!("still writing after {MAX_STEPS} steps")))
     }
 
-    /// Applies writes; a refusal is no failure, and leaves the store as it was.
+    /// Commits a decision as a manager does, in entries of any size; the leader may be lost between two of them, and
+    /// others write.
+    fn commit_in_parts(&mut self, writes: Vec<Write>) -> Result<(), Failure> {
+        let limit = if self.chance.percent(50) { 1 + self.chance.below(6) as usize } else { usize::MAX };
+        let mut parts = Parts::with_limit(&self.store, writes, limit);
+        while let Some(entry) = parts.next() {
+            if !self.try_commit(&entry)? {
+                return Ok(());
+            }
+            parts.committed(self.store.applied());
+            if self.faults && self.chance.percent(10) {
+                self.advance_tasks(30)?;
+            }
+            if self.faults && self.chance.percent(5) {
+                return self.change_leader();
+            }
+        }
+        Ok(())
+    }
+
     fn commit(&mut self, writes: &[Write]) -> Result<(), Failure> {
+        self.try_commit(writes).map(drop)
+    }
+
+    /// Applies writes; a refusal is no failure, and leaves the store as it was. Whether they were applied.
+    fn try_commit(&mut self, writes: &[Write]) -> Result<bool, Failure> {
         if writes.is_empty() {
-            return Ok(());
+            return Ok(true);
         }
         let before = self.store.clone();
         let index = self.store.applied() + 1;
@@ -197,12 +224,17 @@ impl World {
                 for change in &changes {
                     self.dirty.note(change);
                 }
-                self.judge(invariants::on_changes(&before, &self.store, &changes, self.now))
+                self.judge(invariants::on_changes(&before, &self.store, &changes, self.now))?;
+                Ok(true)
             }
             Err(error) => {
                 let is_same =
                     before.tasks().eq(self.store.tasks()) && before.services().eq(self.store.services());
-                if is_same { Ok(()) } else { Err(self.failure(format!("`{error}` left something behind"))) }
+                if is_same {
+                    Ok(false)
+                } else {
+                    Err(self.failure(format!("`{error}` left something behind")))
+                }
             }
         }
     }
@@ -228,8 +260,15 @@ impl World {
         let nodes: Vec<_> = self.store.nodes().cloned().collect();
         let Some(node) = self.chance.pick(&nodes) else { return Ok(()) };
         let mut node = Node::clone(node);
-        node.status.state =
-            if node.status.state == NodeState::Ready { NodeState::Down } else { NodeState::Ready };
+        if node.status.state == NodeState::Ready {
+            let patience = Nanos::from_millis([0, 400, 60_000][self.chance.below(3) as usize]);
+            node.status.state = NodeState::Down;
+            node.internal.status_since = self.now;
+            node.internal.tasks_move_at = self.now + patience;
+        } else {
+            node.status.state = NodeState::Ready;
+            node.internal.tasks_move_at = Timestamp::ZERO;
+        }
         let is_removed = node.status.state == NodeState::Down && self.chance.percent(10);
         let write = if is_removed { Write::remove(node) } else { Write::update(node) };
         let mut writes = vec![write];

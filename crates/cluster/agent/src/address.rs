@@ -6,12 +6,16 @@
 use std::net::IpAddr;
 
 use netlink::route::RouteSocket;
+use tokio::net::UdpSocket;
+
+use crate::state_file::{Membership, Requested};
 
 /// The control port. Source: reference 4.4.
 pub(crate) const CONTROL_PORT: u16 = 2377;
 
-/// Kinds of links whose addresses are the machine's inner affair.
-const INNER_KINDS: [&str; 7] = ["bridge", "veth", "vxlan", "dummy", "ifb", "tun", "wireguard"];
+/// Kinds of links whose addresses are the machine's inner affair. A veth with an address is how a machine in a namespace
+/// is reached; those that lead to containers have none.
+const INNER_KINDS: [&str; 6] = ["bridge", "vxlan", "dummy", "ifb", "tun", "wireguard"];
 
 /// Why no address could be chosen. The CLI matches on the first two texts.
 #[derive(Debug, thiserror::Error)]
@@ -28,12 +32,16 @@ pub(crate) enum AddressError {
         "advertise address must be a non-zero IP address or network interface (with optional port number)"
     )]
     UnspecifiedAdvertise,
-    #[error("data path address must be a non-zero IP address or network interface")]
+    #[error("data path address must be a non-zero IP address or network interface (without a port number)")]
     UnspecifiedDataPath,
+    #[error("listen address must be an IP address or network interface (with optional port number)")]
+    Listen,
+    #[error("invalid remoteAddr \"\": invalid empty address")]
+    EmptyRemote,
     #[error("interface {name} has no usable IP address")]
     InterfaceWithout { name: String },
-    #[error("could not find the interface or address `{text}`")]
-    Unknown { text: String },
+    #[error("neither an address nor an interface")]
+    Unknown,
     #[error("list the machine's addresses")]
     List(#[source] netlink::NetlinkError),
 }
@@ -58,6 +66,8 @@ pub(crate) struct Addresses {
     pub(crate) port: u16,
     /// Of the data path.
     pub(crate) data_path: IpAddr,
+    /// The link that has the advertised address; empty for one that is not this machine's own, as behind a translation.
+    pub(crate) link: String,
 }
 
 /// All addresses of this machine's links.
@@ -77,37 +87,121 @@ pub(crate) fn of_this_machine() -> Result<Vec<LinkAddress>, AddressError> {
     Ok(found.collect())
 }
 
-/// Chooses the addresses of a member; empty texts ask for the usual.
+/// Chooses the addresses of a member; empty texts ask for the usual: the address that leads to a manager, or the only
+/// one there is.
 pub(crate) fn choose(
-    listen: &str,
-    advertise: &str,
-    data_path: &str,
+    requested: &Requested,
     default_advertise: Option<&str>,
     machine: &[LinkAddress],
+    towards_manager: Option<IpAddr>,
 ) -> Result<Addresses, AddressError> {
+    let Requested { listen_addr: listen, advertise_addr: advertise, data_path_addr: data_path, .. } =
+        requested;
     let (listen_host, listen_port) = split(if listen.is_empty() { "0.0.0.0:2377" } else { listen })?;
-    let listen_ip = resolve(&listen_host, machine)?;
+    let listen_ip = resolve(&listen_host, machine).map_err(unknown_is(AddressError::Listen))?;
     let wanted = if advertise.is_empty() { default_advertise.unwrap_or_default() } else { advertise };
     let (advertise, port) = if wanted.is_empty() {
-        let ip = if listen_ip.is_unspecified() { only_address(machine)? } else { listen_ip };
+        let ip = match (listen_ip.is_unspecified(), towards_manager) {
+            (false, _) => listen_ip,
+            (true, Some(ip)) => ip,
+            (true, None) => only_address(machine)?,
+        };
         (ip, listen_port)
     } else {
         let (host, port) = split_with(wanted, listen_port)?;
-        (resolve(&host, machine)?, port)
+        let unspecified = AddressError::UnspecifiedAdvertise;
+        let ip = resolve(&host, machine).map_err(unknown_is(unspecified))?;
+        // An address of this machine's own that is gone was given up for another one.
+        let is_gone = !requested.link.is_empty() && link_of(ip, machine).is_none();
+        (if is_gone { resolve(&requested.link, machine)? } else { ip }, port)
     };
     if advertise.is_unspecified() {
         return Err(AddressError::UnspecifiedAdvertise);
     }
-    let data_path = if data_path.is_empty() { advertise } else { resolve(data_path, machine)? };
+    let data_path = match data_path.as_str() {
+        "" => advertise,
+        text => resolve(text, machine).map_err(unknown_is(AddressError::UnspecifiedDataPath))?,
+    };
     if data_path.is_unspecified() {
         return Err(AddressError::UnspecifiedDataPath);
     }
-    Ok(Addresses { listen: joined(listen_ip, listen_port), advertise, port, data_path })
+    let link = link_of(advertise, machine).unwrap_or_default().to_owned();
+    Ok(Addresses { listen: joined(listen_ip, listen_port), advertise, port, data_path, link })
+}
+
+fn link_of(ip: IpAddr, machine: &[LinkAddress]) -> Option<&str> {
+    machine.iter().find(|address| address.ip == ip).map(|address| address.link.as_str())
+}
+
+impl Addresses {
+    /// Puts them into the membership; whether anything about it is new.
+    pub(crate) fn apply(self, membership: &mut Membership) -> bool {
+        let before = membership.clone();
+        membership.listen_addr = self.listen;
+        membership.node_addr = self.advertise.to_string();
+        membership.control_addr = joined(self.advertise, self.port);
+        membership.data_path_addr = self.data_path.to_string();
+        membership.requested.link = self.link;
+        *membership != before
+    }
+}
+
+/// The address from which this machine reaches `remote` (`host:port`); nothing is sent.
+pub(crate) async fn towards(remote: &str) -> Option<IpAddr> {
+    for remote in tokio::net::lookup_host(remote).await.ok()? {
+        let any: IpAddr = if remote.is_ipv4() {
+            std::net::Ipv4Addr::UNSPECIFIED.into()
+        } else {
+            std::net::Ipv6Addr::UNSPECIFIED.into()
+        };
+        let Ok(socket) = UdpSocket::bind((any, 0)).await else { continue };
+        if socket.connect(remote).await.is_ok()
+            && let Ok(local) = socket.local_addr()
+            && !local.ip().is_unspecified()
+        {
+            return Some(local.ip());
+        }
+    }
+    None
+}
+
+/// Chooses the addresses of a member anew: an interface may have another one since the last start. Those it had stay
+/// when no choice can be made now.
+pub(crate) async fn refresh(membership: &mut Membership, default_advertise: Option<&str>) -> bool {
+    let mut towards_manager = None;
+    for manager in membership.managers.iter().filter(|manager| manager.node_id != membership.node_id) {
+        towards_manager = towards(&manager.addr).await;
+        if towards_manager.is_some() {
+            break;
+        }
+    }
+    let chosen = of_this_machine()
+        .and_then(|machine| choose(&membership.requested, default_advertise, &machine, towards_manager));
+    match chosen {
+        Ok(addresses) => addresses.apply(membership),
+        Err(error) => {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                address = membership.node_addr,
+                "this node keeps the address it had"
+            );
+            false
+        }
+    }
 }
 
 /// `ip:port`, with brackets where they are needed.
 pub(crate) fn joined(ip: IpAddr, port: u16) -> String {
     std::net::SocketAddr::new(ip, port).to_string()
+}
+
+/// `host:port` of a manager; the port may be left out.
+pub(crate) fn with_control_port(text: &str) -> Result<String, AddressError> {
+    if text.is_empty() {
+        return Err(AddressError::EmptyRemote);
+    }
+    let (host, port) = split(text)?;
+    Ok(if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") })
 }
 
 fn split(text: &str) -> Result<(String, u16), AddressError> {
@@ -130,6 +224,11 @@ fn split_with(text: &str, port: u16) -> Result<(String, u16), AddressError> {
     }
 }
 
+/// What is neither an address nor an interface gets the words for its place in the request.
+fn unknown_is(words: AddressError) -> impl FnOnce(AddressError) -> AddressError {
+    |error| if matches!(error, AddressError::Unknown) { words } else { error }
+}
+
 /// An address as it is, or the only one of the interface of that name.
 fn resolve(text: &str, machine: &[LinkAddress]) -> Result<IpAddr, AddressError> {
     if let Ok(ip) = text.parse() {
@@ -137,9 +236,11 @@ fn resolve(text: &str, machine: &[LinkAddress]) -> Result<IpAddr, AddressError> 
     }
     let mut on_link = machine.iter().filter(|address| address.link == text).peekable();
     if on_link.peek().is_none() {
-        return Err(AddressError::Unknown { text: text.to_owned() });
+        return Err(AddressError::Unknown);
     }
-    let usable: Vec<&LinkAddress> = on_link.filter(|address| is_usable(address.ip)).collect();
+    // One that is named may be the loopback, for a swarm that is only tried out.
+    let usable: Vec<&LinkAddress> =
+        on_link.filter(|address| is_usable(address.ip) || address.ip.is_loopback()).collect();
     pick(&usable)?.ok_or_else(|| AddressError::InterfaceWithout { name: text.to_owned() })
 }
 
@@ -194,7 +295,21 @@ mod tests {
     }
 
     fn chosen(listen: &str, advertise: &str, machine: &[LinkAddress]) -> Result<String, String> {
-        let chosen = choose(listen, advertise, "", None, machine).map_err(|error| error.to_string())?;
+        chosen_towards(listen, advertise, machine, None)
+    }
+
+    fn chosen_towards(
+        listen: &str,
+        advertise: &str,
+        machine: &[LinkAddress],
+        manager: Option<IpAddr>,
+    ) -> Result<String, String> {
+        let requested = Requested {
+            listen_addr: listen.to_owned(),
+            advertise_addr: advertise.to_owned(),
+            ..Requested::default()
+        };
+        let chosen = choose(&requested, None, machine, manager).map_err(|error| error.to_string())?;
         Ok(format!("{} {}", chosen.listen, joined(chosen.advertise, chosen.port)))
     }
 
@@ -210,13 +325,54 @@ mod tests {
     }
 
     #[test]
+    fn a_node_that_joins_is_known_by_the_address_that_leads_to_the_manager() {
+        let machine = [on("eth0", "", "10.0.2.15"), on("eth1", "", "192.168.0.1")];
+        let manager = Some("192.168.0.1".parse().unwrap());
+        let check = |listen, advertise, expect: &str| {
+            assert_eq!(chosen_towards(listen, advertise, &machine, manager).unwrap(), expect);
+        };
+        check("", "", "0.0.0.0:2377 192.168.0.1:2377");
+        check("", "eth0", "0.0.0.0:2377 10.0.2.15:2377");
+        check("10.0.2.15:99", "", "10.0.2.15:99 10.0.2.15:99");
+    }
+
+    #[test]
+    fn an_address_that_the_machine_lost_gives_way_to_the_one_its_link_has_now() {
+        let mut membership = Membership::default();
+        let other = on("eth1", "", "192.168.0.1");
+        membership.requested.advertise_addr = "10.0.2.15:99".to_owned();
+        let mut start = |machine: &[LinkAddress]| {
+            choose(&membership.requested, None, machine, None).unwrap().apply(&mut membership);
+            membership.control_addr.clone()
+        };
+        assert_eq!(start(&[on("eth0", "", "10.0.2.15"), other.clone()]), "10.0.2.15:99");
+        assert_eq!(start(&[on("eth0", "", "10.0.2.77"), other.clone()]), "10.0.2.77:99");
+        assert_eq!(start(&[on("eth0", "", "10.0.2.15"), other.clone()]), "10.0.2.15:99");
+        // One that is translated on the way was never this machine's own.
+        membership.requested = Requested { advertise_addr: "203.0.113.7".to_owned(), ..Requested::default() };
+        let machine = [on("eth0", "", "10.0.2.77"), other];
+        for _ in 0..2 {
+            choose(&membership.requested, None, &machine, None).unwrap().apply(&mut membership);
+            assert_eq!(membership.control_addr, "203.0.113.7:2377");
+        }
+    }
+
+    #[test]
     fn several_addresses_are_refused_in_the_words_the_cli_knows() {
         let machine = [on("eth0", "", "10.0.2.15"), on("eth1", "", "192.168.0.1")];
         let expect = "could not choose an IP address to advertise since this system has multiple addresses on different interfaces (10.0.2.15 on eth0 and 192.168.0.1 on eth1)";
         assert_eq!(chosen("", "", &machine).unwrap_err(), expect);
         assert_eq!(chosen("", "", &[]).unwrap_err(), "could not find the system's IP address");
-        assert!(chosen("", "0.0.0.0", &machine).is_err());
-        assert!(chosen("", "eth7", &machine).is_err());
+        let advertise = "advertise address must be a non-zero IP address or network interface (with optional port number)";
+        assert_eq!(chosen("", "0.0.0.0", &machine).unwrap_err(), advertise);
+        assert_eq!(chosen("", "eth7:1", &machine).unwrap_err(), advertise);
+        let listen = "listen address must be an IP address or network interface (with optional port number)";
+        assert_eq!(chosen("eth7", "", &machine).unwrap_err(), listen);
+        assert_eq!(chosen("lo", "", &[on("lo", "", "127.0.0.1")]).unwrap(), "127.0.0.1:2377 127.0.0.1:2377");
+        assert_eq!(
+            with_control_port("").unwrap_err().to_string(),
+            "invalid remoteAddr \"\": invalid empty address"
+        );
         assert!(chosen("", "10.0.0.1:x", &machine).is_err());
     }
 }

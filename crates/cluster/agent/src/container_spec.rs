@@ -7,10 +7,10 @@
 use std::collections::BTreeMap;
 
 use docker::{
-    ContainerConfig, ContainerCreateRequest, HealthcheckConfig, HostConfig, LogConfig, Mount, PortBinding,
-    PortMap, Ulimit,
+    ContainerConfig, ContainerCreateRequest, EndpointIpamConfig, EndpointSettings, HealthcheckConfig,
+    HostConfig, LogConfig, Mount, NetworkingConfig, PortBinding, PortMap, Ulimit,
 };
-use objects::{ContainerSpec, GenericResource, Privileges, PublishMode, Task};
+use objects::{ContainerSpec, GenericResource, NetworkAttachment, Privileges, PublishMode, Task};
 
 use crate::placeholders::{ExpandError, NodeFacts, expand};
 
@@ -27,7 +27,7 @@ pub(crate) const SERVICE_ID: &str = "com.docker.swarm.service.id";
 /// The service's name.
 pub(crate) const SERVICE_NAME: &str = "com.docker.swarm.service.name";
 
-/// Networks of every machine that a task may use in place of the bridge.
+/// Networks of every machine that a task may use in place of the bridge and of networks of the swarm.
 const NODE_NETWORKS: [&str; 2] = ["host", "none"];
 
 /// Why a task cannot become a container.
@@ -49,6 +49,7 @@ pub(crate) fn request(task: &Task, node: &NodeFacts) -> Result<ContainerCreateRe
         name: task.name(),
         config: config(task, &spec, node),
         host_config: host_config(task, &spec)?,
+        networking_config: NetworkingConfig { endpoints_config: endpoints(task) },
         ..ContainerCreateRequest::default()
     })
 }
@@ -90,6 +91,41 @@ fn config(task: &Task, spec: &ContainerSpec, node: &NodeFacts) -> ContainerConfi
     }
 }
 
+/// The network that comes first: one of the swarm by its id, which no network of this machine can have.
+fn network_mode(task: &Task) -> String {
+    if let Some(first) = task.networks_attachments.first() {
+        return first.network.to_string();
+    }
+    let of_node = task.spec.networks.iter().find(|network| NODE_NETWORKS.contains(&network.target.as_str()));
+    of_node.map_or_else(|| "bridge".to_owned(), |network| network.target.clone())
+}
+
+/// The swarm's networks by id, with the addresses that the managers chose.
+fn endpoints(task: &Task) -> BTreeMap<String, Option<EndpointSettings>> {
+    let attachments = task.networks_attachments.iter();
+    attachments.map(|attachment| (attachment.network.to_string(), Some(endpoint(task, attachment)))).collect()
+}
+
+fn endpoint(task: &Task, attachment: &NetworkAttachment) -> EndpointSettings {
+    let asked = task.spec.networks.iter().find(|asked| asked.target == attachment.network.as_str());
+    let address = |is_v6: bool| {
+        let found = attachment.addresses.iter().find(|address| address.contains(':') == is_v6);
+        found.and_then(|address| address.split('/').next()).unwrap_or_default().to_owned()
+    };
+    EndpointSettings {
+        ipam_config: Some(EndpointIpamConfig {
+            ipv4_address: address(false),
+            ipv6_address: address(true),
+            link_local_ips: Vec::new(),
+        }),
+        aliases: asked.filter(|asked| !asked.aliases.is_empty()).map(|asked| asked.aliases.clone()),
+        driver_opts: asked
+            .filter(|asked| !asked.driver_opts.is_empty())
+            .map(|asked| asked.driver_opts.clone()),
+        ..EndpointSettings::default()
+    }
+}
+
 fn labels(task: &Task, spec: &ContainerSpec, node: &NodeFacts) -> BTreeMap<String, String> {
     let mut labels = spec.labels.clone();
     // After the user's, so that nobody can pass a container off as another task's.
@@ -110,7 +146,6 @@ fn host_config(task: &Task, spec: &ContainerSpec) -> Result<HostConfig, SpecErro
     let reserved = resources.and_then(|resources| resources.reservations.clone()).unwrap_or_default();
     let dns = spec.dns_config.clone().unwrap_or_default();
     let words = |words: &Vec<String>| (!words.is_empty()).then(|| words.clone().into());
-    let network = task.spec.networks.iter().find(|network| NODE_NETWORKS.contains(&network.target.as_str()));
     Ok(HostConfig {
         memory: limits.memory_bytes,
         memory_reservation: reserved.memory_bytes,
@@ -119,7 +154,7 @@ fn host_config(task: &Task, spec: &ContainerSpec) -> Result<HostConfig, SpecErro
         ulimits: spec.ulimits.iter().map(ulimit).collect(),
         mounts: spec.mounts.iter().map(mount).collect(),
         group_add: (!spec.groups.is_empty()).then(|| spec.groups.clone()),
-        network_mode: network.map_or_else(|| "bridge".to_owned(), |network| network.target.clone()),
+        network_mode: network_mode(task),
         port_bindings: host_ports(task)
             .map(|(port, binding)| (port, Some(vec![binding])))
             .collect::<PortMap>(),
@@ -268,7 +303,7 @@ fn resource_variables(resources: &[GenericResource]) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use objects::{Limit, PortConfig, ResourceRequirements, TaskSpec};
+    use objects::{Limit, NetworkAttachmentConfig, PortConfig, ResourceRequirements, TaskSpec};
     use std::sync::Arc;
 
     fn task(spec: ContainerSpec) -> Task {
@@ -318,6 +353,32 @@ mod tests {
         assert_eq!(made.host_config.extra_hosts.unwrap(), ["one:10.0.0.1", "two:10.0.0.1"]);
         let bound: Vec<&String> = made.host_config.port_bindings.keys().collect();
         assert_eq!(bound, ["80/tcp"], "ingress ports are not the container's own");
+    }
+
+    #[test]
+    fn networks_of_the_swarm_come_with_the_addresses_that_were_chosen() {
+        let mut task = task(ContainerSpec::default());
+        let mut spec = TaskSpec::clone(&task.spec);
+        spec.networks = vec![NetworkAttachmentConfig {
+            target: "n2".to_owned(),
+            aliases: vec!["db".to_owned()],
+            ..NetworkAttachmentConfig::default()
+        }];
+        task.spec = Arc::new(spec);
+        let attachment = |id: &str, addresses: &[&str]| NetworkAttachment {
+            network: id.into(),
+            addresses: addresses.iter().map(|text| (*text).to_owned()).collect(),
+        };
+        task.networks_attachments =
+            vec![attachment("n1", &["10.0.0.5/24"]), attachment("n2", &["10.0.1.7/24", "fd00::7/64"])];
+        let made = request(&task, &NodeFacts::default()).unwrap();
+        assert_eq!(made.host_config.network_mode, "n1");
+        let endpoints = made.networking_config.endpoints_config;
+        let back = endpoints["n2"].clone().unwrap();
+        assert_eq!(back.aliases, Some(vec!["db".to_owned()]));
+        let back = back.ipam_config.unwrap();
+        assert_eq!((back.ipv4_address.as_str(), back.ipv6_address.as_str()), ("10.0.1.7", "fd00::7"));
+        assert_eq!(endpoints["n1"].clone().unwrap().aliases, None);
     }
 
     #[test]

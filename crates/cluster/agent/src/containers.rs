@@ -3,7 +3,6 @@
 //! In: tasks. Out: containers, their states, failures with the text that `service ps` shows. Never decides.
 
 use std::future::Future;
-use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use docker::{ContainerCreateRequest, ContainerCreateResponse, PortMap};
@@ -11,9 +10,10 @@ use engine::{
     ContainerState, Engine, EngineError, ErrorKind, RemoveOptions, StateChange, StateChanges, Status,
     StopOptions,
 };
-use network::ServicePort;
-use objects::{NodeId, PortConfig, PublishMode, ServiceId, Task, TaskId};
+use objects::{NodeId, PortConfig, PublishMode, Task, TaskId};
 use tokio_util::task::TaskTracker;
+use wire::Hidden;
+use wire::session::Assignments;
 
 use crate::container_spec::{self, NODE_ID, TASK_ID};
 use crate::placeholders::NodeFacts;
@@ -33,15 +33,6 @@ pub(crate) enum Seen {
     Changed(Found),
     /// Changes were missed: look at all containers.
     Missed,
-}
-
-/// What is known of a running container besides its state.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Details {
-    /// Absent in the machine's own network, or without one.
-    pub(crate) address: Option<Ipv4Addr>,
-    /// Host-mode ports with the numbers they got.
-    pub(crate) ports: Vec<PortConfig>,
 }
 
 /// Why an operation failed.
@@ -66,7 +57,7 @@ pub(crate) trait Containers: Clone + Send + Sync + 'static {
     /// The container of a task as it is at this moment.
     fn find(&self, task: &Task) -> Option<Arc<ContainerState>>;
     /// Pulls the task's image if it has to be; why not, when it could not be had.
-    fn pull(&self, task: Arc<Task>, registry_auth: String)
+    fn pull(&self, task: Arc<Task>, registry_auth: Hidden)
     -> impl Future<Output = Result<(), String>> + Send;
     /// Makes the container; one that is there already will do. What came of the pull explains a missing image.
     fn prepare(
@@ -86,14 +77,14 @@ pub(crate) trait Containers: Clone + Send + Sync + 'static {
     ) -> impl Future<Output = Result<(), Failure>> + Send;
     /// Removes a container, running or not, with its anonymous volumes.
     fn remove(&self, id: String) -> impl Future<Output = Result<(), Failure>> + Send;
-    /// Address and ports of a running container.
-    fn details(&self, id: String, task: Arc<Task>) -> impl Future<Output = Result<Details, Failure>> + Send;
-    /// Publishes exactly these ports of a service; without any, what it had is taken away.
-    fn publish(
+    /// Host-mode ports of a running container with the numbers they got.
+    fn ports(
         &self,
-        service: ServiceId,
-        ports: Vec<ServicePort>,
-    ) -> impl Future<Output = Result<(), Failure>> + Send;
+        id: String,
+        task: Arc<Task>,
+    ) -> impl Future<Output = Result<Vec<PortConfig>, Failure>> + Send;
+    /// Passes on what a manager said of networks; when this returns, containers can be attached to them.
+    fn networks(&self, told: Assignments) -> impl Future<Output = Result<(), Failure>> + Send;
 }
 
 /// A stream of changes.
@@ -171,9 +162,9 @@ impl Containers for EngineContainers {
         self.engine.state(&task.name())
     }
 
-    async fn pull(&self, task: Arc<Task>, registry_auth: String) -> Result<(), String> {
+    async fn pull(&self, task: Arc<Task>, registry_auth: Hidden) -> Result<(), String> {
         match &task.spec.container_spec {
-            Some(spec) => self.puller.pull(&spec.image, &registry_auth).await,
+            Some(spec) => self.puller.pull(&spec.image, registry_auth.reveal()).await,
             None => Ok(()),
         }
     }
@@ -224,17 +215,13 @@ impl Containers for EngineContainers {
         remove(&self.engine, &id).await
     }
 
-    async fn details(&self, id: String, task: Arc<Task>) -> Result<Details, Failure> {
+    async fn ports(&self, id: String, task: Arc<Task>) -> Result<Vec<PortConfig>, Failure> {
         let inspected = self.engine.inspect(&id, false).await.map_err(|error| failure(&error))?;
-        let settings = inspected.network_settings;
-        let address = settings.networks.values().find_map(|endpoint| endpoint.ip_address.parse().ok());
-        let address = settings.ip_address.parse().ok().or(address);
-        Ok(Details { address, ports: bound(&settings.ports, &task) })
+        Ok(bound(&inspected.network_settings.ports, &task))
     }
 
-    async fn publish(&self, service: ServiceId, ports: Vec<ServicePort>) -> Result<(), Failure> {
-        let published = self.engine.network().publish_service(&service, ports).await;
-        published.map_err(|error| permanent(&error))
+    async fn networks(&self, told: Assignments) -> Result<(), Failure> {
+        self.engine.network().tell(&self.node.id, told).await.map_err(|error| permanent(&error))
     }
 }
 
@@ -286,6 +273,7 @@ pub(crate) fn as_decided(state: Option<&ContainerState>) -> lifecycle::task::Con
     match state.status {
         Status::Created => Container::Created,
         Status::Running | Status::Paused | Status::Restarting => Container::Running { health: state.health },
+        Status::Exited if state.went_with_machine => Container::Lost,
         Status::Exited => Container::Ended { exit_code: state.exit_code, cause: &state.error },
         Status::Removing | Status::Removed => Container::Absent,
     }

@@ -1,21 +1,24 @@
-//! The way from the agent to a manager: in this process now, over a network later.
+//! The seam between the agent and the managers: sessions that say what to run, and reports of what runs.
+//!
+//! What finds a manager, tries again and changes over to another one stands behind it (`dispatcher`); the tests of the
+//! agent put a small fake there.
 
 use std::error::Error;
 use std::future::Future;
 
-use manager::{Assignments, Manager, ManagerError, Session};
-use objects::{NodeDescription, NodeId, TaskId, TaskStatus};
+use objects::{TaskId, TaskStatus};
+use wire::session::Assignments;
 
-/// A manager that the agent can reach.
+/// The managers, as the agent needs them.
 pub(crate) trait Link: Clone + Send + Sync + 'static {
     /// An open session.
     type Session: Assigned;
-    /// Why a call failed.
+    /// Why a report did not arrive.
     type Error: Error + Send + Sync + 'static;
 
-    /// Says who this node is; it is ready from then on.
-    fn connect(&self) -> impl Future<Output = Result<Self::Session, Self::Error>> + Send;
-    /// Reports the states of tasks.
+    /// Opens a session with a manager; tries until one takes it. Cancel safe.
+    fn connect(&self) -> impl Future<Output = Self::Session> + Send;
+    /// Reports the states of tasks in the session that is open.
     fn report(
         &self,
         statuses: Vec<(TaskId, TaskStatus)>,
@@ -26,32 +29,4 @@ pub(crate) trait Link: Clone + Send + Sync + 'static {
 pub(crate) trait Assigned: Send + 'static {
     /// The next assignments; `None` when the session is over. Cancel safe.
     fn next(&mut self) -> impl Future<Output = Option<Assignments>> + Send;
-}
-
-/// The manager in this process.
-#[derive(Clone)]
-pub(crate) struct LocalManager {
-    pub(crate) manager: Manager,
-    pub(crate) node: NodeId,
-    pub(crate) description: NodeDescription,
-    pub(crate) address: String,
-}
-
-impl Link for LocalManager {
-    type Session = Session;
-    type Error = ManagerError;
-
-    async fn connect(&self) -> Result<Session, ManagerError> {
-        self.manager.open_session(&self.node, self.description.clone(), &self.address).await
-    }
-
-    async fn report(&self, statuses: Vec<(TaskId, TaskStatus)>) -> Result<(), ManagerError> {
-        self.manager.report(&self.node, statuses).await
-    }
-}
-
-impl Assigned for Session {
-    async fn next(&mut self) -> Option<Assignments> {
-        Session::next(self).await
-    }
 }

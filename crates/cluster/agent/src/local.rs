@@ -1,29 +1,37 @@
 //! What the agent remembers of one task: what is wanted, what was observed, what is under way.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use engine::ContainerState;
 use lifecycle::task::{self, Operation, Step, View};
-use objects::{ContainerStatus, PortConfig, Task, TaskState, TaskStatus, Timestamp};
+use objects::{ContainerStatus, PortConfig, PublishMode, Task, TaskState, TaskStatus, Timestamp};
 use tokio_util::sync::CancellationToken;
+use wire::Hidden;
 
 use crate::containers::{Failure, as_decided};
 use crate::worker::Kept;
 
-/// How far a running task's ports are.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Serving {
+/// How long a task that is stopped goes on after it left names and load balancing.
+///
+/// chosen: twice the half second within which every node follows (Docker: a fixed 2 s; source: moby,
+/// `daemon/cluster/executor/container/controller.go`).
+const DRAIN: Duration = Duration::from_secs(1);
+
+/// The numbers of a running task's host ports.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) enum Ports {
     #[default]
-    No,
+    Unknown,
     UnderWay,
-    Yes,
+    Known(Vec<PortConfig>),
 }
 
 /// One task on this node.
 pub(crate) struct Local {
     pub(crate) task: Arc<Task>,
     /// The registry's credentials; in memory only.
-    pub(crate) registry_auth: String,
+    pub(crate) registry_auth: Hidden,
     pub(crate) status: TaskStatus,
     /// What the manager knows.
     pub(crate) reported: TaskState,
@@ -32,8 +40,7 @@ pub(crate) struct Local {
     pub(crate) cancel: CancellationToken,
     pub(crate) failure: Option<Failure>,
     pub(crate) was_unhealthy: bool,
-    pub(crate) serving: Serving,
-    pub(crate) ports: Vec<PortConfig>,
+    pub(crate) ports: Ports,
     /// Set when it left the assignments: its container goes.
     pub(crate) is_leaving: bool,
     pub(crate) is_being_removed: bool,
@@ -42,7 +49,7 @@ pub(crate) struct Local {
 impl Local {
     pub(crate) fn new(
         task: Arc<Task>,
-        registry_auth: String,
+        registry_auth: Hidden,
         container: Option<Arc<ContainerState>>,
     ) -> Self {
         Self {
@@ -55,8 +62,7 @@ impl Local {
             cancel: CancellationToken::new(),
             failure: None,
             was_unhealthy: false,
-            serving: Serving::No,
-            ports: Vec::new(),
+            ports: Ports::Unknown,
             is_leaving: false,
             is_being_removed: false,
         }
@@ -68,7 +74,7 @@ impl Local {
     }
 
     /// Takes a newer version of the task; whether anything about it is to be kept on disk.
-    pub(crate) fn take(&mut self, task: Arc<Task>, registry_auth: String) -> bool {
+    pub(crate) fn take(&mut self, task: Arc<Task>, registry_auth: Hidden) -> bool {
         self.registry_auth = registry_auth;
         self.is_leaving = false;
         // A manager that is behind has nothing to say: what is wanted only grows.
@@ -128,7 +134,9 @@ impl Local {
                 exit_code: container.exit_code,
             });
         }
-        self.status.port_status.ports = self.ports.clone();
+        if let Ports::Known(ports) = &self.ports {
+            self.status.port_status.ports.clone_from(ports);
+        }
     }
 
     /// Whether its container runs.
@@ -136,19 +144,32 @@ impl Local {
         matches!(as_decided(self.container.as_deref()), task::Container::Running { .. })
     }
 
-    /// Whether it should serve and does not yet.
-    pub(crate) fn should_begin_to_serve(&self) -> bool {
+    /// Whether the numbers of its host ports are to be asked for.
+    pub(crate) fn needs_ports(&self) -> bool {
         self.status.state == TaskState::Running
             && self.is_up()
             && self.operation.is_none()
             && !self.is_leaving
-            && self.serving == Serving::No
+            && self.ports == Ports::Unknown
+            && self.has_host_ports()
     }
 
-    /// Whether the manager should hear of it now. That it runs is said when it can be reached.
+    fn has_host_ports(&self) -> bool {
+        self.task.internal.ports.iter().any(|port| port.publish_mode == PublishMode::Host)
+    }
+
+    /// How long it still serves after everybody was told to turn to others: not at all where nobody was.
+    pub(crate) fn drain(&self) -> Duration {
+        let is_known = !self.task.networks_attachments.is_empty() && self.is_up();
+        if is_known && self.task.desired_state > TaskState::Running { DRAIN } else { Duration::ZERO }
+    }
+
+    /// Whether the manager should hear of it now. That it runs is said with its ports.
     pub(crate) fn has_news(&self) -> bool {
-        let is_about_to_serve = self.serving == Serving::UnderWay || self.should_begin_to_serve();
-        let is_held = self.status.state == TaskState::Running && is_about_to_serve;
+        let is_held = self.status.state == TaskState::Running
+            && self.is_up()
+            && self.has_host_ports()
+            && !matches!(self.ports, Ports::Known(_));
         self.status.state > self.reported && !is_held
     }
 }

@@ -1,7 +1,7 @@
 //! Pulls the images of tasks.
 //!
 //! In: a reference, credentials. Out: nothing, or why the registry did not give it; whoever makes the container then
-//! tries with what is there. A reference with a digest that is here is not pulled, a tag always is, unless
+//! tries with what is there. An id is never pulled, nor is a reference with a digest that is here; a tag always is, unless
 //! `DOCKER_SERVICE_PREFER_OFFLINE_IMAGE=1` says otherwise. Source: moby, `daemon/cluster/executor/container/controller.go`.
 
 use std::collections::BTreeMap;
@@ -49,16 +49,27 @@ impl Puller {
 
     /// Pulls `reference` if the rules say so; the error is the text of the true cause.
     pub(crate) async fn pull(&self, reference: &str, registry_auth: &str) -> Result<(), String> {
+        if is_id(reference) {
+            return Ok(());
+        }
         let is_here = self.images.resolve(reference).is_ok();
         if is_here && (self.prefers_offline || reference.contains('@')) {
             return Ok(());
         }
         let answer = self.answer(reference, registry_auth);
-        let pulled = answer.get_or_init(|| self.ask(reference, registry_auth, is_here)).await;
-        if let Err(cause) = pulled {
-            tracing::warn!(image = reference, cause, is_here, "image not pulled");
-        }
-        pulled.clone()
+        let ask = || async {
+            let pulled = self.ask(reference, registry_auth, is_here).await;
+            match &pulled {
+                Ok(()) => {}
+                // Many images only exist on the machine: that they start is no news, and why they are not newer is seldom.
+                Err(cause) if is_here => {
+                    tracing::debug!(image = reference, cause, "image not pulled, it is here")
+                }
+                Err(cause) => tracing::warn!(image = reference, cause, "image not pulled"),
+            }
+            pulled
+        };
+        answer.get_or_init(ask).await.clone()
     }
 
     fn answer(&self, reference: &str, registry_auth: &str) -> Answer {
@@ -84,6 +95,13 @@ impl Puller {
             Err(_) => Err("the registry did not answer in time".to_owned()),
         }
     }
+}
+
+/// Whether this is an image's id, which no registry knows.
+/// Source: moby, `daemon/cluster/executor/container/adapter.go`, `pullImage`.
+fn is_id(reference: &str) -> bool {
+    let digest = reference.strip_prefix("sha256:").unwrap_or_default();
+    digest.len() == 64 && digest.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 /// Without credentials that can be read, a public image can still be had.
@@ -124,6 +142,20 @@ mod tests {
         assert_eq!(credentials(&known.to_header()), Some(known));
         for unreadable in ["", "%", "bm8ganNvbg=="] {
             assert_eq!(credentials(unreadable), None, "{unreadable}");
+        }
+    }
+
+    #[test]
+    fn an_id_is_told_from_a_name() {
+        let hex = "0123456789abcdef".repeat(4);
+        for (reference, expected) in [
+            (format!("sha256:{hex}"), true),
+            (format!("nginx@sha256:{hex}"), false),
+            (format!("sha256:{}", &hex[1..]), false),
+            ("sha256:latest".to_owned(), false),
+            (hex, false),
+        ] {
+            assert_eq!(is_id(&reference), expected, "{reference}");
         }
     }
 }

@@ -2,8 +2,9 @@
 //!
 //! ```text
 //!  assignments ─┐                      ┌─► operations (pull, make, start, stop, remove), a bounded number at once
-//!  containers ──┼─► advance one task ──┼─► published ports
+//!  containers ──┼─► advance one task ──┤
 //!  operations ──┘   (lifecycle::task)  └─► reports, one call at a time, what came meanwhile merged
+//!       └─► what is said of networks goes to the machine's network, before the tasks that use them
 //! ```
 //!
 //! One task owns all of it. It is level-triggered: every event only says which task to look at again, what is there is
@@ -11,49 +12,49 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use lifecycle::task::{Operation, RETRY_AFTER, Step};
-use manager::{Assignment, Assignments};
-use objects::{ServiceId, Task, TaskId, TaskState, TaskStatus, Timestamp};
-use tokio::sync::{Semaphore, watch};
+use objects::{PortConfig, Task, TaskId, TaskState, TaskStatus};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use wire::Hidden;
+use wire::session::{self, Assignment, Assignments, REPORTS_PER_CALL, Removed};
 
 use crate::container_spec::grace_seconds;
-use crate::containers::{Containers, Details, Failure, Found, Seen, Watch};
+use crate::containers::{Containers, Failure, Found, Seen, Watch};
+use crate::grants::Grants;
 use crate::link::{Assigned, Link};
-use crate::local::{Local, Serving};
-use crate::publish::Publisher;
+use crate::local::{Local, Ports};
+use crate::requests::now;
 use crate::worker::{Kept, WorkerFiles};
 
 /// Containers made or started at the same time, at least. chosen: one start is half waiting for the disk and the
 /// kernel, so two per CPU keep both busy; more only make each of them slower.
 const STARTS: usize = 4;
 
-/// Longest wait before a manager is asked again. Source: reference 5 (8 s).
-const RECONNECT_AFTER: Duration = Duration::from_secs(8);
-
-/// Reports in one call. Source: reference 5 (1024 per call).
-const REPORTS: usize = 1024;
+/// How long a start of the daemon waits for a manager's word before it makes or starts containers on its own.
+/// chosen: a manager that can be reached answers within a second or two, and what this node was given before it was away
+/// may run elsewhere by now; one that is cut off must go on with what it has.
+const WORD_WITHIN: Duration = Duration::from_secs(4);
 
 /// What came of something that was under way.
 enum Done<L: Link> {
     Operation { task: TaskId, operation: Operation, result: Result<(), Failure> },
-    Details { task: TaskId, result: Result<Details, Failure> },
-    Served { task: Option<TaskId>, service: ServiceId, result: Result<(), Failure> },
+    Ports { task: TaskId, result: Result<Vec<PortConfig>, Failure> },
     Removed { task: Option<TaskId>, container: String, result: Result<(), Failure> },
     Reported { statuses: Vec<(TaskId, TaskStatus)>, result: Result<(), L::Error> },
-    Connected(Result<L::Session, L::Error>),
+    Connected(L::Session),
 }
 
 /// The agent of this node.
 pub(crate) struct Agent<C: Containers, L: Link> {
     containers: C,
-    publisher: Publisher<C>,
     files: WorkerFiles,
     tasks: BTreeMap<TaskId, Local>,
+    grants: Grants,
     work: JoinSet<Done<L>>,
     starts: Arc<Semaphore>,
     /// Containers of tasks nobody knows any more that are being removed.
@@ -64,22 +65,24 @@ pub(crate) struct Agent<C: Containers, L: Link> {
     is_report_due: bool,
     /// Whether a manager said what this node should run.
     is_told: bool,
-    link: Option<L>,
+    /// Until when a manager's word is waited for.
+    word_until: Instant,
+    link: L,
     session: Option<L::Session>,
-    reconnect_after: Duration,
+    /// Whether a manager is being looked for.
     is_connecting: bool,
     /// When to try again what failed for a passing reason.
     retry_at: Option<Instant>,
 }
 
 impl<C: Containers, L: Link> Agent<C, L> {
-    /// An agent with the tasks that were kept on disk; their ports are published when this returns.
-    pub(crate) async fn open(containers: C, files: WorkerFiles) -> std::io::Result<Self> {
+    /// An agent with the tasks that were kept on disk.
+    pub(crate) async fn open(containers: C, files: WorkerFiles, link: L) -> std::io::Result<Self> {
         let slots = std::thread::available_parallelism().map_or(STARTS, |cpus| STARTS.max(2 * cpus.get()));
         let mut agent = Self {
-            publisher: Publisher::new(containers.clone()),
             containers,
             tasks: BTreeMap::new(),
+            grants: Grants::default(),
             work: JoinSet::new(),
             starts: Arc::new(Semaphore::new(slots)),
             orphans: BTreeSet::new(),
@@ -87,64 +90,32 @@ impl<C: Containers, L: Link> Agent<C, L> {
             is_reporting: false,
             is_report_due: true,
             is_told: false,
-            link: None,
+            word_until: Instant::now() + WORD_WITHIN,
+            link,
             session: None,
-            reconnect_after: Duration::ZERO,
             is_connecting: false,
             retry_at: None,
             files: files.clone(),
         };
         for Kept { task, was_unhealthy } in files.load()? {
             let container = agent.containers.find(&task);
-            agent.publisher.add(&task);
-            let mut local = Local::new(task, String::new(), container);
+            let mut local = Local::new(task, Hidden::default(), container);
             local.was_unhealthy = was_unhealthy;
-            agent.adopt_address(&mut local).await;
             agent.tasks.insert(local.task.id.clone(), local);
-        }
-        for service in agent.publisher.services() {
-            if let Err(error) = agent.publisher.bring(&service).await {
-                tracing::warn!(service.id = %service, error = %error, "ports not published");
-                agent.retry_soon();
-            }
         }
         Ok(agent)
     }
 
-    /// A task that ran before the daemon restarted goes on serving where it did.
-    async fn adopt_address(&self, local: &mut Local) {
-        let Some(container) = local.container.clone().filter(|_| local.is_up()) else { return };
-        let task = Arc::clone(&local.task);
-        let is_wanted = task.desired_state <= TaskState::Running && task.status.state <= TaskState::Running;
-        let is_healthy = container.health.is_none_or(|health| health == lifecycle::health::Status::Healthy);
-        if is_wanted && is_healthy {
-            match self.containers.details(container.id.clone(), Arc::clone(&task)).await {
-                Ok(details) => {
-                    self.publisher.serve(&task, details.address);
-                    local.ports = details.ports;
-                    local.note_container();
-                    // From now on: what it serves is taken back when it ends.
-                    local.serving = Serving::Yes;
-                }
-                Err(error) => tracing::warn!(task.id = %task.id, error = %error, "no address of a task"),
-            }
-        }
-    }
-
-    /// Runs until `stopping`; containers go on. The manager comes when it is there, and another one in its place.
-    pub(crate) async fn run(mut self, mut links: watch::Receiver<Option<L>>, stopping: CancellationToken) {
+    /// Runs until `stopping`; containers go on. A manager says what to run when one is there, another one in its place.
+    pub(crate) async fn run(mut self, stopping: CancellationToken) {
         let mut changes = self.containers.watch();
-        let mut may_link_change = true;
         self.look_at_all();
+        self.connect();
         loop {
             let retry = self.retry_at;
             tokio::select! {
                 () = stopping.cancelled() => break,
-                changed = links.changed(), if may_link_change => match changed {
-                    Ok(()) => self.relink(links.borrow_and_update().clone()),
-                    Err(_) => may_link_change = false,
-                },
-                assignments = next_assignments(&mut self.session) => self.take_assignments(assignments),
+                assignments = next_assignments(&mut self.session) => self.take_assignments(assignments).await,
                 seen = changes.next() => match seen {
                     Some(Seen::Changed(found)) => self.see(found),
                     Some(Seen::Missed) => self.look_at_all(),
@@ -169,47 +140,44 @@ impl<C: Containers, L: Link> Agent<C, L> {
         self.containers.settle().await;
     }
 
-    /// Turns to another manager, or to none for the time being. A session with the old one ends by itself.
-    fn relink(&mut self, link: Option<L>) {
-        self.link = link;
-        self.session = None;
-        self.reconnect_after = Duration::ZERO;
-        self.connect();
-    }
-
     fn connect(&mut self) {
-        let Some(link) = self.link.clone() else { return };
         if self.session.is_none() && !self.is_connecting {
             self.is_connecting = true;
-            let wait = self.reconnect_after;
-            self.work.spawn(async move {
-                tokio::time::sleep(wait).await;
-                Done::Connected(link.connect().await)
-            });
+            let link = self.link.clone();
+            self.work.spawn(async move { Done::Connected(link.connect().await) });
         }
     }
 
-    fn take_assignments(&mut self, assignments: Option<Assignments>) {
+    async fn take_assignments(&mut self, mut assignments: Option<Assignments>) {
+        if let Some(told) = assignments.as_mut().and_then(about_networks)
+            && let Err(error) = self.containers.networks(told).await
+        {
+            // What can be had of it is there; the network's own repair goes on with the rest.
+            tracing::warn!(%error, "networks of the swarm are not as they should be");
+        }
         match assignments {
             None => {
                 self.session = None;
-                self.reconnect_after =
-                    (self.reconnect_after * 2).clamp(Duration::from_millis(100), RECONNECT_AFTER);
                 self.connect();
             }
-            Some(Assignments::Complete(all)) => {
+            Some(Assignments::Complete(mut all)) => {
                 self.is_told = true;
+                // Whoever refused the last report is not the one to hear the next.
+                self.is_report_due = true;
+                self.grants.replace(&mut all);
                 let wanted: BTreeSet<TaskId> =
-                    all.iter().map(|assignment| assignment.task.id.clone()).collect();
+                    all.tasks.iter().map(|assignment| assignment.task.id.clone()).collect();
                 let gone: Vec<TaskId> =
                     self.tasks.keys().filter(|id| !wanted.contains(*id)).cloned().collect();
-                all.into_iter().for_each(|assignment| self.assign(assignment));
+                all.tasks.into_iter().for_each(|assignment| self.assign(assignment));
                 gone.iter().for_each(|id| self.leave(id));
                 self.look_at_all();
             }
-            Some(Assignments::Incremental { update, remove }) => {
-                update.into_iter().for_each(|assignment| self.assign(assignment));
-                remove.iter().for_each(|id| self.leave(id));
+            Some(Assignments::Incremental { mut update, remove }) => {
+                self.grants.add(&mut update);
+                update.tasks.into_iter().for_each(|assignment| self.assign(assignment));
+                remove.tasks.iter().for_each(|id| self.leave(id));
+                self.grants.remove(&remove);
             }
         }
     }
@@ -227,8 +195,6 @@ impl<C: Containers, L: Link> Agent<C, L> {
         };
         if is_news {
             self.keep(&id);
-            self.publisher.add(&task);
-            self.bring(&task.service_id);
         }
         self.advance(&id);
     }
@@ -292,6 +258,7 @@ impl<C: Containers, L: Link> Agent<C, L> {
 
     /// Goes as far with a task as it goes without waiting.
     fn advance(&mut self, id: &TaskId) {
+        let awaits_word = self.awaits_word();
         while let Some(local) = self.tasks.get_mut(id) {
             if local.is_leaving {
                 self.advance_removal(id);
@@ -307,6 +274,10 @@ impl<C: Containers, L: Link> Agent<C, L> {
                     local.cancel.cancel();
                     break;
                 }
+                Step::Begin(Operation::Prepare | Operation::Start) if awaits_word => {
+                    self.retry_soon();
+                    break;
+                }
                 Step::Begin(operation) => {
                     self.begin(id, operation);
                     break;
@@ -314,18 +285,22 @@ impl<C: Containers, L: Link> Agent<C, L> {
                 Step::Become { state, message, error } => local.become_state(state, message, error, now()),
             }
         }
-        self.update_serving(id);
+        self.look_up_ports(id);
         if self.tasks.get(id).is_some_and(Local::has_news) {
             self.unreported.insert(id.clone());
         }
+    }
+
+    /// Whether what is not there yet waits: it may run elsewhere by now.
+    fn awaits_word(&self) -> bool {
+        !self.is_told && Instant::now() < self.word_until
     }
 
     fn begin(&mut self, id: &TaskId, operation: Operation) {
         let Some(local) = self.tasks.get_mut(id) else { return };
         local.operation = Some(operation);
         local.failure = None;
-        let (containers, publisher, starts) =
-            (self.containers.clone(), self.publisher.clone(), Arc::clone(&self.starts));
+        let (containers, starts) = (self.containers.clone(), Arc::clone(&self.starts));
         let (task, container) =
             (Arc::clone(&local.task), local.container.as_ref().map(|found| found.id.clone()));
         let container = container.unwrap_or_else(|| task.name());
@@ -352,18 +327,15 @@ impl<C: Containers, L: Link> Agent<C, L> {
                     .container
                     .as_ref()
                     .is_some_and(|found| found.health == Some(lifecycle::health::Status::Unhealthy));
-                local.serving = Serving::No;
-                // Out of the load balancing first, so that the last requests find somebody.
-                publisher.serve(&task, None);
+                let drain = local.drain();
                 if is_unhealthy && local.task.desired_state <= TaskState::Running && !local.was_unhealthy {
                     local.was_unhealthy = true;
                     // Before the stop: should the daemon end meanwhile, the next one must know why the container did.
                     self.keep(id);
                 }
                 self.work.spawn(async move {
-                    if let Err(error) = publisher.bring(&task.service_id).await {
-                        tracing::warn!(service.id = %task.service_id, error = %error, "ports not published");
-                    }
+                    // By then nobody sends it anything new: it left names and load balancing everywhere.
+                    tokio::time::sleep(drain).await;
                     let result = containers.stop(container, grace_seconds(&task)).await;
                     Done::Operation { task: task.id.clone(), operation, result }
                 });
@@ -382,95 +354,54 @@ impl<C: Containers, L: Link> Agent<C, L> {
         if local.is_being_removed {
             return;
         }
-        self.publisher.serve(&local.task, None);
         let Some(container) = local.container.as_ref().map(|found| found.id.clone()) else {
             self.forget(id);
             return;
         };
         local.is_being_removed = true;
-        let (containers, publisher, task) =
-            (self.containers.clone(), self.publisher.clone(), Arc::clone(&local.task));
+        let (containers, task) = (self.containers.clone(), local.task.id.clone());
         self.work.spawn(async move {
-            if let Err(error) = publisher.bring(&task.service_id).await {
-                tracing::warn!(service.id = %task.service_id, error = %error, "ports not published");
-            }
             let result = containers.remove(container.clone()).await;
-            Done::Removed { task: Some(task.id.clone()), container, result }
+            Done::Removed { task: Some(task), container, result }
         });
     }
 
     fn forget(&mut self, id: &TaskId) {
-        let Some(local) = self.tasks.remove(id) else { return };
+        self.tasks.remove(id);
         self.unreported.remove(id);
-        self.publisher.remove(&local.task);
-        self.bring(&local.task.service_id);
         if let Err(error) = self.files.forget(id) {
             tracing::warn!(task.id = %id, %error, "a task's file was not removed");
         }
     }
 
-    /// Begins or ends to serve, by what the task is now.
-    fn update_serving(&mut self, id: &TaskId) {
+    /// Asks for the numbers of a running task's host ports, once.
+    fn look_up_ports(&mut self, id: &TaskId) {
         let Some(local) = self.tasks.get_mut(id) else { return };
-        if local.should_begin_to_serve() {
-            if local.task.internal.ports.is_empty() {
-                local.serving = Serving::Yes;
-                return;
-            }
-            local.serving = Serving::UnderWay;
+        if !local.is_up() {
+            local.ports = Ports::Unknown;
+        } else if local.needs_ports() {
+            local.ports = Ports::UnderWay;
             let containers = self.containers.clone();
             let (task, container) =
                 (Arc::clone(&local.task), local.container.as_ref().map(|found| found.id.clone()));
             let container = container.unwrap_or_else(|| task.name());
             self.work.spawn(async move {
-                let result = containers.details(container, Arc::clone(&task)).await;
-                Done::Details { task: task.id.clone(), result }
+                let result = containers.ports(container, Arc::clone(&task)).await;
+                Done::Ports { task: task.id.clone(), result }
             });
-        } else if local.serving != Serving::No && (!local.is_up() || local.status.state > TaskState::Running)
-        {
-            local.serving = Serving::No;
-            let task = Arc::clone(&local.task);
-            self.publisher.serve(&task, None);
-            self.bring(&task.service_id);
         }
-    }
-
-    /// Brings the published ports of a service to what is wanted, if they are not.
-    fn bring(&mut self, service: &ServiceId) {
-        if self.publisher.is_behind(service) {
-            self.spawn_bring(None, service.clone());
-        }
-    }
-
-    fn spawn_bring(&mut self, task: Option<TaskId>, service: ServiceId) {
-        let publisher = self.publisher.clone();
-        self.work.spawn(async move {
-            let result = publisher.bring(&service).await;
-            Done::Served { task, service, result }
-        });
     }
 
     fn done(&mut self, done: Done<L>) {
         match done {
             Done::Operation { task, operation, result } => self.operation_done(&task, operation, result),
-            Done::Details { task, result } => self.details_known(&task, result),
-            Done::Served { task, service, result } => {
-                if let Err(error) = result {
-                    tracing::warn!(service.id = %service, error = %error, "ports not published");
-                    self.retry_soon();
-                }
-                if let Some(id) = task {
-                    if let Some(local) = self.tasks.get_mut(&id)
-                        && local.serving == Serving::UnderWay
-                    {
-                        local.serving = Serving::Yes;
-                    }
-                    self.advance(&id);
-                }
-            }
+            Done::Ports { task, result } => self.ports_known(&task, result),
             Done::Removed { task, container, result } => self.removed(task, &container, result),
             Done::Reported { statuses, result } => self.reported(statuses, result),
-            Done::Connected(result) => self.connected(result),
+            Done::Connected(session) => {
+                self.is_connecting = false;
+                self.session = Some(session);
+            }
         }
     }
 
@@ -490,26 +421,21 @@ impl<C: Containers, L: Link> Agent<C, L> {
         self.advance(id);
     }
 
-    fn details_known(&mut self, id: &TaskId, result: Result<Details, Failure>) {
+    fn ports_known(&mut self, id: &TaskId, result: Result<Vec<PortConfig>, Failure>) {
         let Some(local) = self.tasks.get_mut(id) else { return };
-        let details = match result {
-            Ok(details) => details,
-            Err(error) => {
-                tracing::warn!(task.id = %id, error = %error, "no address of a task");
-                local.serving = Serving::No;
-                self.retry_soon();
-                return;
+        match result {
+            Ok(ports) if local.is_up() => {
+                local.ports = Ports::Known(ports);
+                local.note_container();
+                self.advance(id);
             }
-        };
-        local.ports = details.ports;
-        local.note_container();
-        if local.serving != Serving::UnderWay || !local.is_up() {
-            local.serving = Serving::No;
-            return;
+            Ok(_) => local.ports = Ports::Unknown,
+            Err(error) => {
+                tracing::warn!(task.id = %id, error = %error, "no ports of a task");
+                local.ports = Ports::Unknown;
+                self.retry_soon();
+            }
         }
-        let task = Arc::clone(&local.task);
-        self.publisher.serve(&task, details.address);
-        self.spawn_bring(Some(id.clone()), task.service_id.clone());
     }
 
     fn removed(&mut self, task: Option<TaskId>, container: &str, result: Result<(), Failure>) {
@@ -533,31 +459,14 @@ impl<C: Containers, L: Link> Agent<C, L> {
         }
     }
 
-    fn connected(&mut self, result: Result<L::Session, L::Error>) {
-        self.is_connecting = false;
-        match result {
-            Ok(session) => {
-                self.session = Some(session);
-                self.reconnect_after = Duration::ZERO;
-            }
-            Err(error) => {
-                tracing::warn!(error = &error as &dyn std::error::Error, "no session with a manager");
-                self.reconnect_after =
-                    (self.reconnect_after * 2).clamp(Duration::from_millis(100), RECONNECT_AFTER);
-                self.connect();
-            }
-        }
-    }
-
     /// Reports what is new, unless a report is under way: what comes meanwhile goes with the next one.
     fn report(&mut self) {
-        let Some(link) =
-            self.link.clone().filter(|_| self.is_told && self.is_report_due && !self.is_reporting)
-        else {
+        let may_report = self.session.is_some() && self.is_told && self.is_report_due && !self.is_reporting;
+        if !may_report {
             return;
-        };
+        }
         let mut statuses = Vec::new();
-        while statuses.len() < REPORTS
+        while statuses.len() < REPORTS_PER_CALL
             && let Some(id) = self.unreported.pop_first()
         {
             if let Some(local) = self.tasks.get(&id).filter(|local| local.has_news()) {
@@ -568,6 +477,7 @@ impl<C: Containers, L: Link> Agent<C, L> {
             return;
         }
         self.is_reporting = true;
+        let link = self.link.clone();
         self.work.spawn(async move {
             let result = link.report(statuses.clone()).await;
             Done::Reported { statuses, result }
@@ -601,9 +511,6 @@ impl<C: Containers, L: Link> Agent<C, L> {
         for local in self.tasks.values_mut().filter(|local| local.operation.is_none()) {
             local.failure = None;
         }
-        for service in self.publisher.services() {
-            self.bring(&service);
-        }
         self.look_at_all();
     }
 }
@@ -611,13 +518,32 @@ impl<C: Containers, L: Link> Agent<C, L> {
 async fn prepare<C: Containers>(
     containers: C,
     task: Arc<Task>,
-    registry_auth: String,
+    registry_auth: Hidden,
     starts: Arc<Semaphore>,
 ) -> Result<(), Failure> {
     // Without a slot: a registry that does not answer must not keep other images from being started.
     let pulled = containers.pull(Arc::clone(&task), registry_auth).await;
     let _slot = starts.acquire().await;
     containers.prepare(task, pulled).await
+}
+
+/// Takes out what a manager said of networks; `None` when it said nothing.
+fn about_networks(told: &mut Assignments) -> Option<Assignments> {
+    let of = |assigned: &mut session::Assigned| session::Assigned {
+        networks: std::mem::take(&mut assigned.networks),
+        network_news: std::mem::take(&mut assigned.network_news),
+        ..session::Assigned::default()
+    };
+    match told {
+        // That there are none is something that is said.
+        Assignments::Complete(all) => Some(Assignments::Complete(of(all))),
+        Assignments::Incremental { update, remove } => {
+            let update = of(update);
+            let remove = Removed { networks: std::mem::take(&mut remove.networks), ..Removed::default() };
+            let is_said = update != session::Assigned::default() || remove != Removed::default();
+            is_said.then_some(Assignments::Incremental { update, remove })
+        }
+    }
 }
 
 fn cancelled() -> Result<(), Failure> {
@@ -636,11 +562,6 @@ async fn sleep_until(at: Option<Instant>) {
         Some(at) => tokio::time::sleep_until(at).await,
         None => std::future::pending().await,
     }
-}
-
-fn now() -> Timestamp {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp(i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
 }
 
 #[cfg(test)]

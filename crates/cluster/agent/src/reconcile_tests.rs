@@ -5,11 +5,12 @@ use std::convert::Infallible;
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use engine::{ContainerState, Status};
-use network::ServicePort;
-use objects::{PortConfig, TaskSpec};
+use objects::{NetworkAttachment, PortConfig, PublishMode, TaskSpec, Timestamp};
 use tokio::sync::mpsc;
+use wire::network::NetworkView;
 
 use super::*;
 
@@ -20,10 +21,8 @@ struct Fake {
     calls: mpsc::UnboundedSender<String>,
     changes: Arc<Mutex<Vec<mpsc::UnboundedSender<Found>>>>,
     image_is_missing: bool,
-    /// Look-ups of an address that still fail.
-    failing_details: Arc<AtomicUsize>,
-    /// Containers end as soon as their address is looked up.
-    is_short_lived: bool,
+    /// Look-ups of ports that still fail.
+    failing_ports: Arc<AtomicUsize>,
     stop_hangs: bool,
 }
 
@@ -56,6 +55,7 @@ impl Fake {
             exit_code,
             oom_killed: false,
             error: String::new(),
+            went_with_machine: false,
             health,
             started_at: Timestamp(1),
             finished_at: Timestamp(1),
@@ -94,7 +94,7 @@ impl Containers for Fake {
         self.state.lock().unwrap().get(&task.name()).cloned().map(Arc::new)
     }
 
-    async fn pull(&self, _task: Arc<Task>, _registry_auth: String) -> Result<(), String> {
+    async fn pull(&self, _task: Arc<Task>, _registry_auth: Hidden) -> Result<(), String> {
         if self.image_is_missing { Err("no route to registry".to_owned()) } else { Ok(()) }
     }
 
@@ -130,27 +130,31 @@ impl Containers for Fake {
         Ok(())
     }
 
-    async fn details(&self, id: String, _task: Arc<Task>) -> Result<Details, Failure> {
+    async fn ports(&self, _id: String, task: Arc<Task>) -> Result<Vec<PortConfig>, Failure> {
         let one_less = |count: usize| count.checked_sub(1);
-        if self.failing_details.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less).is_ok() {
+        if self.failing_ports.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less).is_ok() {
             return Err(Failure { text: "no answer".to_owned(), is_passing: false });
         }
-        if self.is_short_lived {
-            self.set(&id, Status::Exited, 9);
-        }
-        Ok(Details { address: Some("10.0.0.2".parse().unwrap()), ports: Vec::new() })
+        let numbered = |port: &PortConfig| PortConfig { published_port: 32_768, ..port.clone() };
+        Ok(task.internal.ports.iter().map(numbered).collect())
     }
 
-    async fn publish(&self, service: ServiceId, ports: Vec<ServicePort>) -> Result<(), Failure> {
-        let backends = ports.first().map_or(-1, |port| port.backends.len() as i64);
-        self.call(format!("publish {service} {backends}"));
+    async fn networks(&self, told: Assignments) -> Result<(), Failure> {
+        let networks = match &told {
+            Assignments::Complete(all) => &all.networks,
+            Assignments::Incremental { update, .. } => &update.networks,
+        };
+        if !networks.is_empty() {
+            self.call(format!("networks {}", networks.len()));
+        }
         Ok(())
     }
 }
 
+/// Managers that can be reached one after the other.
 #[derive(Clone)]
-struct FakeManager {
-    assignments: Arc<Mutex<Option<mpsc::UnboundedReceiver<Assignments>>>>,
+struct FakeManagers {
+    sessions: Arc<tokio::sync::Mutex<mpsc::UnboundedReceiver<FakeSession>>>,
     reports: mpsc::UnboundedSender<(TaskId, TaskStatus)>,
 }
 
@@ -162,22 +166,14 @@ impl Assigned for FakeSession {
     }
 }
 
-impl FakeManager {
-    fn new() -> (Self, mpsc::UnboundedSender<Assignments>, mpsc::UnboundedReceiver<(TaskId, TaskStatus)>) {
-        let (reports, reported) = mpsc::unbounded_channel();
-        let (assign, assignments) = mpsc::unbounded_channel();
-        (Self { assignments: Arc::new(Mutex::new(Some(assignments))), reports }, assign, reported)
-    }
-}
-
-impl Link for FakeManager {
+impl Link for FakeManagers {
     type Session = FakeSession;
     type Error = Infallible;
 
-    async fn connect(&self) -> Result<FakeSession, Infallible> {
-        match self.assignments.lock().unwrap().take() {
-            Some(assignments) => Ok(FakeSession(assignments)),
-            None => Ok(FakeSession(mpsc::unbounded_channel().1)),
+    async fn connect(&self) -> FakeSession {
+        match self.sessions.lock().await.recv().await {
+            Some(session) => session,
+            None => std::future::pending().await,
         }
     }
 
@@ -193,7 +189,7 @@ struct Bench {
     calls: mpsc::UnboundedReceiver<String>,
     reports: mpsc::UnboundedReceiver<(TaskId, TaskStatus)>,
     assign: mpsc::UnboundedSender<Assignments>,
-    link: watch::Sender<Option<FakeManager>>,
+    sessions: mpsc::UnboundedSender<FakeSession>,
     _agent: JoinSet<()>,
     stopping: CancellationToken,
 }
@@ -201,25 +197,28 @@ struct Bench {
 impl Bench {
     async fn new(directory: &Path, fill: impl FnOnce(&mut Fake)) -> Self {
         let (call_sender, calls) = mpsc::unbounded_channel();
-        let (manager, assign, reports) = FakeManager::new();
+        let (report_sender, reports) = mpsc::unbounded_channel();
+        let (sessions, session_receiver) = mpsc::unbounded_channel();
+        let managers = FakeManagers {
+            sessions: Arc::new(tokio::sync::Mutex::new(session_receiver)),
+            reports: report_sender,
+        };
+        let assign = open_session(&sessions);
         let mut fake = Fake {
             state: Arc::default(),
             calls: call_sender,
             changes: Arc::default(),
             image_is_missing: false,
-            failing_details: Arc::default(),
-            is_short_lived: false,
+            failing_ports: Arc::default(),
             stop_hangs: false,
         };
         fill(&mut fake);
         let files = WorkerFiles::open(directory.join("worker")).unwrap();
-        let agent = Agent::<_, FakeManager>::open(fake.clone(), files).await.unwrap();
-        let (link, links) = watch::channel(None);
-        link.send_replace(Some(manager));
+        let agent = Agent::open(fake.clone(), files, managers).await.unwrap();
         let stopping = CancellationToken::new();
         let mut running = JoinSet::new();
-        running.spawn(agent.run(links, stopping.clone()));
-        Self { fake, calls, reports, assign, link, _agent: running, stopping }
+        running.spawn(agent.run(stopping.clone()));
+        Self { fake, calls, reports, assign, sessions, _agent: running, stopping }
     }
 
     async fn call(&mut self) -> String {
@@ -238,56 +237,82 @@ impl Bench {
     }
 
     fn complete(&self, tasks: Vec<Task>) {
-        let all = tasks.into_iter().map(assignment).collect();
-        self.assign.send(Assignments::Complete(all)).unwrap();
+        self.assign.send(Assignments::Complete(assigned(tasks))).unwrap();
     }
 
     fn change(&self, task: Task) {
-        let update = vec![assignment(task)];
-        self.assign.send(Assignments::Incremental { update, remove: Vec::new() }).unwrap();
+        let update = assigned(vec![task]);
+        self.assign.send(Assignments::Incremental { update, remove: Removed::default() }).unwrap();
     }
 }
 
-fn assignment(task: Task) -> Assignment {
-    Assignment { task: Arc::new(task), registry_auth: String::new() }
+/// A manager that can be reached from now on; what it assigns.
+fn open_session(sessions: &mpsc::UnboundedSender<FakeSession>) -> mpsc::UnboundedSender<Assignments> {
+    let (assign, assignments) = mpsc::unbounded_channel();
+    sessions.send(FakeSession(assignments)).expect("the agent asks for it");
+    assign
+}
+
+fn assigned(tasks: Vec<Task>) -> session::Assigned {
+    let assignment = |task| Assignment { task: Arc::new(task), registry_auth: Hidden::default() };
+    session::Assigned { tasks: tasks.into_iter().map(assignment).collect(), ..Default::default() }
 }
 
 fn task(id: &str, desired: TaskState, observed: TaskState) -> Task {
     let mut task =
         Task { id: id.into(), slot: 1, service_id: "s".into(), desired_state: desired, ..Task::default() };
     task.internal.service_name = "web".to_owned();
-    task.internal.ports = vec![PortConfig { target_port: 80, published_port: 8080, ..PortConfig::default() }];
     task.spec = Arc::new(TaskSpec::default());
     task.status.state = observed;
     task
 }
 
 #[tokio::test]
-async fn a_task_is_made_started_published_and_then_reported_running() {
+async fn networks_are_there_before_a_task_is_made_started_and_reported_running() {
     let root = tempfile::tempdir().unwrap();
     let mut bench = Bench::new(root.path(), |_| {}).await;
-    bench.complete(vec![task("t1", TaskState::Running, TaskState::Assigned)]);
-    let mut calls = Vec::new();
-    while calls.last().is_none_or(|call| call != "publish s 1") {
-        calls.push(bench.call().await);
-    }
-    calls.retain(|call| call != "publish s 0");
-    assert_eq!(calls, ["create t1", "start web.1.t1", "publish s 1"]);
+    let mut all = assigned(vec![task("t1", TaskState::Running, TaskState::Assigned)]);
+    all.networks = vec![NetworkView::default()];
+    bench.assign.send(Assignments::Complete(all)).unwrap();
     let status = bench.reported(TaskState::Running).await;
     assert_eq!(status.message, "started");
     assert_eq!(status.container_status.unwrap().pid, 42);
+    let mut calls = Vec::new();
+    while let Ok(call) = bench.calls.try_recv() {
+        calls.push(call);
+    }
+    assert_eq!(calls, ["networks 1", "create t1", "start web.1.t1"]);
     bench.stopping.cancel();
 }
 
 #[tokio::test]
-async fn a_task_leaves_the_load_balancing_before_it_is_stopped_and_its_container_goes_last() {
+async fn a_task_that_others_know_is_stopped_when_they_had_the_time_to_turn_away() {
+    let root = tempfile::tempdir().unwrap();
+    let mut bench = Bench::new(root.path(), |_| {}).await;
+    let known = |desired, observed| {
+        let mut task = task("t1", desired, observed);
+        task.networks_attachments = vec![NetworkAttachment::default()];
+        task
+    };
+    bench.complete(vec![known(TaskState::Running, TaskState::Assigned)]);
+    bench.reported(TaskState::Running).await;
+    while bench.calls.try_recv().is_ok() {}
+    let told = Instant::now();
+    bench.change(known(TaskState::Shutdown, TaskState::Running));
+    assert_eq!(bench.call().await, "stop web.1.t1");
+    assert!(told.elapsed() >= Duration::from_secs(1), "{:?}", told.elapsed());
+    bench.reported(TaskState::Shutdown).await;
+    bench.stopping.cancel();
+}
+
+#[tokio::test]
+async fn a_tasks_container_goes_last() {
     let root = tempfile::tempdir().unwrap();
     let mut bench = Bench::new(root.path(), |_| {}).await;
     bench.complete(vec![task("t1", TaskState::Running, TaskState::Assigned)]);
     bench.reported(TaskState::Running).await;
     while bench.calls.try_recv().is_ok() {}
     bench.change(task("t1", TaskState::Shutdown, TaskState::Running));
-    assert_eq!(bench.call().await, "publish s -1");
     assert_eq!(bench.call().await, "stop web.1.t1");
     assert_eq!(bench.reported(TaskState::Shutdown).await.message, "shutdown");
     bench.complete(Vec::new());
@@ -315,7 +340,7 @@ async fn a_container_that_ran_on_stays_and_one_that_ended_meanwhile_is_reported(
     bench.complete(vec![running("t1"), running("t2")]);
     assert_eq!(bench.reported(TaskState::Failed).await.err, "task: non-zero exit (9)");
     let mut calls = Vec::new();
-    while !calls.contains(&"remove web.1.t3".to_owned()) || !calls.contains(&"publish s 1".to_owned()) {
+    while !calls.contains(&"remove web.1.t3".to_owned()) {
         calls.push(bench.call().await);
     }
     assert!(!calls.iter().any(|call| call.starts_with("start") || call.starts_with("stop")), "{calls:?}");
@@ -324,18 +349,17 @@ async fn a_container_that_ran_on_stays_and_one_that_ended_meanwhile_is_reported(
 }
 
 #[tokio::test]
-async fn another_manager_takes_the_place_of_one_that_failed() {
+async fn another_manager_takes_the_place_of_one_that_was_lost_and_hears_the_news_at_once() {
     let root = tempfile::tempdir().unwrap();
     let mut bench = Bench::new(root.path(), |_| {}).await;
     bench.complete(vec![task("t1", TaskState::Running, TaskState::Assigned)]);
     bench.reported(TaskState::Running).await;
-    bench.link.send_replace(None);
-    let (manager, assign, reports) = FakeManager::new();
-    // The old one keeps its session open: it is the agent that leaves.
-    let _old = (std::mem::replace(&mut bench.assign, assign), std::mem::replace(&mut bench.reports, reports));
-    bench.link.send_replace(Some(manager));
-    bench.complete(vec![task("t1", TaskState::Shutdown, TaskState::Running)]);
-    bench.reported(TaskState::Shutdown).await;
+    bench.assign = open_session(&bench.sessions);
+    // Nobody is told of this until there is a session again.
+    bench.fake.set("web.1.t1", Status::Exited, 3);
+    bench.complete(vec![task("t1", TaskState::Running, TaskState::Running)]);
+    bench.reported(TaskState::Failed).await;
+    assert!(bench.fake.state.lock().unwrap().contains_key("web.1.t1"));
     bench.stopping.cancel();
 }
 
@@ -366,33 +390,37 @@ async fn an_exit_is_reported_at_once() {
 }
 
 #[tokio::test]
-async fn a_task_whose_address_is_not_known_yet_is_not_reported_running() {
+async fn a_task_is_reported_running_with_the_numbers_of_its_host_ports() {
     let root = tempfile::tempdir().unwrap();
-    let mut bench = Bench::new(root.path(), |fake| fake.failing_details = Arc::new(1.into())).await;
-    bench.complete(vec![task("t1", TaskState::Running, TaskState::Assigned)]);
-    bench.reported(TaskState::Running).await;
-    let mut calls = Vec::new();
-    while let Ok(call) = bench.calls.try_recv() {
-        calls.push(call);
-    }
-    assert_eq!(calls.last().unwrap(), "publish s 1", "{calls:?}");
+    let mut bench = Bench::new(root.path(), |fake| fake.failing_ports = Arc::new(1.into())).await;
+    let mut task = task("t1", TaskState::Running, TaskState::Assigned);
+    task.internal.ports =
+        vec![PortConfig { target_port: 80, publish_mode: PublishMode::Host, ..PortConfig::default() }];
+    bench.complete(vec![task]);
+    let status = bench.reported(TaskState::Running).await;
+    assert_eq!(status.port_status.ports[0].published_port, 32_768);
     bench.stopping.cancel();
 }
 
 #[tokio::test]
-async fn a_task_that_ends_while_it_is_adopted_does_not_stay_a_backend() {
+async fn a_start_waits_for_word_before_it_makes_containers_but_not_for_ever() {
     let root = tempfile::tempdir().unwrap();
     let files = WorkerFiles::open(root.path().join("worker")).unwrap();
-    let kept = Arc::new(task("t1", TaskState::Running, TaskState::Running));
-    files.save(&Kept { task: kept, was_unhealthy: false }).unwrap();
-    let mut bench = Bench::new(root.path(), |fake| {
-        fake.set("web.1.t1", Status::Running, 0);
-        fake.is_short_lived = true;
-    })
-    .await;
-    assert_eq!(bench.call().await, "publish s 1");
-    assert_eq!(bench.call().await, "publish s 0");
+    for id in ["t1", "t2"] {
+        let kept = Arc::new(task(id, TaskState::Running, TaskState::Preparing));
+        files.save(&Kept { task: kept, was_unhealthy: false }).unwrap();
+    }
+    let mut bench = Bench::new(root.path(), |_| {}).await;
+    let running = task("t2", TaskState::Running, TaskState::Preparing);
+    bench.complete(vec![task("t1", TaskState::Shutdown, TaskState::Preparing), running]);
+    while bench.call().await != "start web.1.t2" {}
+    bench.reported(TaskState::Running).await;
+    assert!(!bench.fake.state.lock().unwrap().contains_key("web.1.t1"), "it runs elsewhere by now");
     bench.stopping.cancel();
+    // Nobody says anything: it goes on by itself.
+    let mut cut_off = Bench::new(root.path(), |_| {}).await;
+    while cut_off.call().await != "start web.1.t2" {}
+    cut_off.stopping.cancel();
 }
 
 #[tokio::test]

@@ -2,32 +2,32 @@
 //!
 //! In: specs. Out: committed changes; JSON without any key of the authority.
 
+use std::sync::Arc;
+
+use membership::trust::{
+    self, CrossSigner, FreshSecrets, KnownRoot, MadeRoot, NewRoot, RootChange, Settings,
+};
 use objects::{Cluster, ClusterSpec, Nanos, Version};
-use pki::JoinToken;
+use pki::{Authority, ExternalUrls, JoinToken, UnlockKey};
 use serde_json::Value;
 use store::Write;
+use wire::forward::{ClusterUpdate, Operation, Outcome};
 
-use crate::error::ManagerError;
+use crate::clock;
+use crate::error::{Code, ManagerError};
 use crate::manager::Manager;
+use crate::propose::{Beside, Decided};
 
 /// Shortest life of a node's certificate. Source: swarmkit, `ca/certificates.go` (`MinNodeCertExpiration`).
 const SHORTEST_CERTIFICATE: Nanos = Nanos::from_secs(3600);
 
-/// What `POST /swarm/update` asks for besides the spec.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ClusterUpdate {
-    /// `rotateWorkerToken=1`.
-    pub rotate_worker_token: bool,
-    /// `rotateManagerToken=1`.
-    pub rotate_manager_token: bool,
-    /// `rotateManagerUnlockKey=1`.
-    pub rotate_manager_unlock_key: bool,
-}
+/// Source: swarmkit, `manager/controlapi/ca_rotation.go`.
+const NOT_CROSS_SIGNED: &str = "unable to generate a cross-signed certificate for root rotation";
 
 impl Manager {
     /// `GET /swarm`: the cluster with its join tokens, as the API's JSON.
     pub fn swarm(&self) -> Result<Value, ManagerError> {
-        let store = self.inner.consensus.read();
+        let store = self.view()?;
         let cluster = store.cluster().ok_or(ManagerError::NoCluster)?;
         Ok(shown(cluster).to_api())
     }
@@ -55,29 +55,129 @@ impl Manager {
         spec: ClusterSpec,
         update: ClusterUpdate,
     ) -> Result<(), ManagerError> {
-        check(&spec)?;
-        if update.rotate_manager_unlock_key {
-            return Err(ManagerError::Unsupported { what: "rotating the unlock key is" });
+        let operation =
+            Operation::UpdateCluster { version, spec: Box::new(spec), update, request: self.new_id() };
+        self.perform(operation).await.map(drop)
+    }
+
+    /// At the leader: replaces the cluster's spec, once per request: one that is done already is not done again.
+    pub(crate) async fn do_update_cluster(
+        &self,
+        version: u64,
+        spec: &ClusterSpec,
+        update: ClusterUpdate,
+        request: &str,
+    ) -> Result<Decided<Outcome>, ManagerError> {
+        check(spec)?;
+        let spec = spec.clone().with_defaults();
+        let (cluster, applied) = {
+            let store = self.inner.consensus.read();
+            (Arc::clone(store.cluster().ok_or(ManagerError::NoCluster)?), store.applied())
+        };
+        let is_done = |cluster: &Cluster| !request.is_empty() && cluster.internal.last_request == request;
+        if is_done(&cluster) {
+            return Ok(Decided { value: Outcome::Done, applied });
         }
-        let spec = spec.with_defaults();
-        let new_worker = update.rotate_worker_token.then(pki::new_secret).transpose()?;
-        let new_manager = update.rotate_manager_token.then(pki::new_secret).transpose()?;
-        self.change(|store, _| {
-            let cluster = store.cluster().ok_or(ManagerError::NoCluster)?;
-            if cluster.meta.version != (Version { index: version }) {
+        if cluster.meta.version != (Version { index: version }) {
+            return Err(ManagerError::OutOfSequence);
+        }
+        let root = self.made_root(&cluster, &spec).await?;
+        let token = |secret: String| JoinToken::new(&cluster.internal.ca_certificate, &secret).to_string();
+        let fresh = FreshSecrets {
+            worker_token: token(pki::new_secret()?),
+            manager_token: token(pki::new_secret()?),
+            unlock_key: UnlockKey::generate()?.to_string(),
+        };
+        let settings = Settings {
+            spec,
+            rotate_worker_token: update.rotate_worker_token,
+            rotate_manager_token: update.rotate_manager_token,
+            rotate_unlock_key: update.rotate_manager_unlock_key,
+            root,
+        };
+        let mut next = trust::updated(&cluster, settings, fresh, clock::now());
+        request.clone_into(&mut next.internal.last_request);
+        self.change(Beside::Nobody, |store, _| {
+            let found = store.cluster().ok_or(ManagerError::NoCluster)?;
+            if is_done(found) {
+                return Ok((Outcome::Done, Vec::new()));
+            }
+            if found.meta.version != cluster.meta.version {
                 return Err(ManagerError::OutOfSequence);
             }
-            if spec.ca_config.force_rotate != cluster.spec.ca_config.force_rotate {
-                return Err(ManagerError::Unsupported { what: "rotating the root certificate is" });
-            }
-            let mut next = Cluster { spec: spec.clone(), ..(**cluster).clone() };
-            let token = |secret: &String| JoinToken::new(&next.internal.ca_certificate, secret).to_string();
-            let (worker, manager) = (new_worker.as_ref().map(token), new_manager.as_ref().map(token));
-            next.internal.worker_token = worker.unwrap_or(next.internal.worker_token);
-            next.internal.manager_token = manager.unwrap_or(next.internal.manager_token);
-            Ok(((), vec![Write::update(next)]))
+            Ok((Outcome::Done, vec![Write::update(next.clone())]))
         })
         .await
+    }
+
+    /// Does what the settings ask for about the root: makes one, has it signed, asks authorities outside.
+    async fn made_root(
+        &self,
+        cluster: &Cluster,
+        spec: &ClusterSpec,
+    ) -> Result<Option<MadeRoot>, ManagerError> {
+        let now = clock::now();
+        let wanted = &spec.ca_config;
+        let given = match wanted.signing_ca_cert.as_str() {
+            "" => None,
+            certificate => Some(
+                Authority::given(certificate, &wanted.signing_ca_key)
+                    .map_err(|error| invalid(&error))
+                    .and_then(|root| known(&root))?,
+            ),
+        };
+        let plan = trust::plan(cluster, wanted, given, now).map_err(|error| invalid(&error))?;
+        if let Some((which, root)) = &plan.must_answer {
+            let wanted = Cluster { spec: spec.clone(), ..cluster.clone() };
+            let outside = ExternalUrls::of(&wanted, root);
+            if let Err(error) = self.external()?.check_reachable(&outside).await {
+                tracing::warn!(error = &error as &dyn std::error::Error, "no authority outside answers");
+                return Err(invalid(&trust::TrustError::NoExternal(*which)));
+            }
+        }
+        Ok(match plan.change {
+            RootChange::Keep => None,
+            RootChange::Settle(root) => Some(MadeRoot::Settle(root)),
+            RootChange::GoOn(root) => Some(MadeRoot::GoOn(root)),
+            RootChange::Begin { given, signer } => {
+                let root = match given {
+                    Some(root) => root,
+                    None => known(&Authority::create(now)?)?,
+                };
+                let wanted = Cluster { spec: spec.clone(), ..cluster.clone() };
+                let cross_signed = self.cross_signed(&wanted, &root, signer).await.map_err(|error| {
+                    tracing::error!(
+                        error = &error as &dyn std::error::Error,
+                        "a new root was not cross-signed"
+                    );
+                    ManagerError::Trust { code: Code::Internal, reason: NOT_CROSS_SIGNED.to_owned() }
+                })?;
+                Some(MadeRoot::Begin(NewRoot { root, cross_signed }))
+            }
+        })
+    }
+
+    /// The new root's name and key, signed in the name of the present one; `cluster` has the settings that are wanted.
+    async fn cross_signed(
+        &self,
+        cluster: &Cluster,
+        root: &KnownRoot,
+        signer: CrossSigner,
+    ) -> Result<String, ManagerError> {
+        let now = clock::now();
+        let internal = &cluster.internal;
+        match signer {
+            CrossSigner::Swarm => {
+                let present =
+                    Authority { certificate: internal.ca_certificate.clone(), key: internal.ca_key.clone() };
+                Ok(present.cross_sign(&root.certificate, now)?)
+            }
+            CrossSigner::External => {
+                let outside = ExternalUrls::of(cluster, &internal.ca_certificate);
+                let new = Authority { certificate: root.certificate.clone(), key: root.key.clone() };
+                self.external()?.cross_sign(&outside, &new, now).await.map_err(ManagerError::Signing)
+            }
+        }
     }
 
     /// The key that unlocks this swarm's managers; empty as long as autolock is off.
@@ -97,35 +197,41 @@ fn shown(cluster: &Cluster) -> Cluster {
 }
 
 impl Manager {
-    /// Refuses a cluster spec that cannot work, or that this version does not do.
+    /// Refuses a cluster spec that cannot work, whatever the swarm is.
     pub fn check_cluster(spec: &ClusterSpec) -> Result<(), ManagerError> {
         check(spec)
     }
 }
 
-/// Refuses a cluster spec that cannot work, or that this version does not do.
+/// A root, and what its certificate says.
+fn known(root: &Authority) -> Result<KnownRoot, ManagerError> {
+    let facts = pki::facts(&root.certificate).map_err(|error| ManagerError::Authority(error.into()))?;
+    let tls_info = pki::tls_info(&root.certificate, &root.certificate)
+        .map_err(|error| ManagerError::Authority(error.into()))?;
+    Ok(KnownRoot {
+        certificate: root.certificate.clone(),
+        key: root.key.clone(),
+        tls_info,
+        valid_until: facts.valid_until,
+    })
+}
+
+fn invalid(error: &dyn std::error::Error) -> ManagerError {
+    ManagerError::InvalidCluster { reason: error.to_string() }
+}
+
+/// Refuses a cluster spec that cannot work.
 fn check(spec: &ClusterSpec) -> Result<(), ManagerError> {
     if !spec.name.is_empty() && spec.name != "default" {
         return Err(ManagerError::ClusterName);
     }
     let expiry = spec.ca_config.node_cert_expiry;
+    let refused = |reason: &str| Err(ManagerError::InvalidCluster { reason: reason.to_owned() });
     if expiry != Nanos::ZERO && expiry < SHORTEST_CERTIFICATE {
-        return Err(ManagerError::InvalidCluster { reason: "minimum certificate expiry time is: 1h0m0s" });
+        return refused("minimum certificate expiry time is: 1h0m0s");
     }
     if spec.dispatcher.heartbeat_period < Nanos::ZERO {
-        return Err(ManagerError::InvalidCluster {
-            reason: "heartbeat time period cannot be a negative duration",
-        });
-    }
-    // Nothing honours these yet, and a swarm that only seems to be locked or to use another authority is a trap.
-    if spec.encryption_config.auto_lock_managers {
-        return Err(ManagerError::Unsupported { what: "locking managers is" });
-    }
-    if !spec.ca_config.external_cas.is_empty() {
-        return Err(ManagerError::Unsupported { what: "external certificate authorities are" });
-    }
-    if !spec.ca_config.signing_ca_cert.is_empty() || !spec.ca_config.signing_ca_key.is_empty() {
-        return Err(ManagerError::Unsupported { what: "bringing a root certificate is" });
+        return refused("heartbeat time period cannot be a negative duration");
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! The swarm's part of `GET /events`: services, nodes, networks; created, updated, removed.
+//! The swarm's part of `GET /events`: services, nodes, networks, secrets, configs; created, updated, removed.
 //!
 //! In: applied changes, in order. Out: events with Docker's attributes. Tasks have no events.
 
@@ -13,7 +13,7 @@ use crate::manager::Manager;
 /// One event with `scope: "swarm"`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SwarmEvent {
-    /// `service`, `node` or `network`.
+    /// `service`, `node`, `network`, `secret` or `config`.
     pub kind: &'static str,
     /// `create`, `update` or `remove`.
     pub action: &'static str,
@@ -58,7 +58,7 @@ impl Manager {
 }
 
 fn event(change: &Change, time: Timestamp) -> Option<SwarmEvent> {
-    if !matches!(change.kind, Kind::Service | Kind::Node | Kind::Network) {
+    if !matches!(change.kind, Kind::Service | Kind::Node | Kind::Network | Kind::Secret | Kind::Config) {
         return None;
     }
     let (action, attributes) = match (&change.before, &change.after) {
@@ -76,6 +76,8 @@ fn named(object: &Object) -> BTreeMap<String, String> {
         Object::Node(node) if node.spec.name.is_empty() => &node.description.hostname,
         Object::Node(node) => &node.spec.name,
         Object::Network(network) => &network.spec.name,
+        Object::Secret(secret) => &secret.spec.name,
+        Object::Config(config) => &config.spec.name,
         Object::Cluster(cluster) => &cluster.spec.name,
         Object::Task(task) => &task.name,
     };

@@ -5,54 +5,23 @@
 
 use std::sync::Arc;
 
-use control::request;
+use control::{networks, request};
 use docker::filters::Filters;
-use objects::{Service, ServiceId, ServiceSpec, TaskState, Version};
+use objects::{Service, ServiceId, ServiceSpec, TaskState, UpdateState, Version};
 use serde_json::{Value, json};
-use store::{Object, Store, Write};
+use store::{FindError, Object, Store, Write};
+use wire::Hidden;
+use wire::forward::{CreatedService, Operation, Outcome, RegistryAuthFrom, ServiceUpdate};
 
 use crate::clock;
 use crate::error::ManagerError;
 use crate::manager::Manager;
+use crate::perform::unexpected;
+use crate::propose::{Beside, Decided};
+use crate::shown::Shown;
 
 /// Longest registry credentials. chosen: HTTP servers accept headers of this size; tokens have some KiB.
 const MAX_AUTH_BYTES: usize = 64 * 1024;
-
-/// What `POST /services/create` answers.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
-pub struct CreatedService {
-    /// The new service's id.
-    #[serde(rename = "ID")]
-    pub id: ServiceId,
-    /// Texts for the user, possibly none.
-    #[serde(rename = "Warnings", skip_serializing_if = "Vec::is_empty")]
-    pub warnings: Vec<String>,
-}
-
-/// Where an update takes the registry's credentials from when it brings none.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum RegistryAuthFrom {
-    /// From the stored spec: `registryAuthFrom=spec`, and the default.
-    #[default]
-    Spec,
-    /// From the spec before that: `registryAuthFrom=previous-spec`.
-    PreviousSpec,
-}
-
-/// An update as `POST /services/{id}/update` carries it.
-#[derive(Clone, Debug)]
-pub struct ServiceUpdate {
-    /// The version the caller read: `version=`.
-    pub version: u64,
-    /// The wanted spec; ignored with `rollback`.
-    pub spec: ServiceSpec,
-    /// The `X-Registry-Auth` header as it came (base64 URL of JSON), if there was one.
-    pub registry_auth: Option<String>,
-    /// Used when `registry_auth` is `None`.
-    pub registry_auth_from: RegistryAuthFrom,
-    /// Go back to the previous spec instead: `rollback=previous`.
-    pub rollback: bool,
-}
 
 impl Manager {
     /// Creates a service; returns when it is committed, with its first tasks on their way.
@@ -61,13 +30,13 @@ impl Manager {
         spec: ServiceSpec,
         registry_auth: Option<String>,
     ) -> Result<CreatedService, ManagerError> {
-        let auth = checked(registry_auth)?.unwrap_or_default();
-        let create = |store: &Store, ids: &mut objects::IdSource| {
-            let (id, writes) = request::create_service(store, spec.clone(), ids)?;
-            Ok((id, with_auth(writes, &auth)))
-        };
-        let id = self.change(create).await?;
-        Ok(CreatedService { id, warnings: Vec::new() })
+        let id = self.new_id();
+        let registry_auth = registry_auth.map(Hidden::from);
+        let operation = Operation::CreateService { id, spec: Box::new(spec), registry_auth };
+        match self.perform(operation).await? {
+            Outcome::Created(created) => Ok(created),
+            other => Err(unexpected(&other)),
+        }
     }
 
     /// Replaces a service's spec (or rolls it back); returns the warnings.
@@ -76,51 +45,120 @@ impl Manager {
         reference: &str,
         update: ServiceUpdate,
     ) -> Result<Vec<String>, ManagerError> {
-        let auth = checked(update.registry_auth)?;
-        let version = Version { index: update.version };
-        self.change(|store, _| {
-            let service = store.find_service(reference)?;
-            let (current, previous) =
-                (&service.internal.registry_auth, &service.internal.previous_registry_auth);
-            if update.rollback {
-                return Ok(((), request::rollback_service(store, &service.id, version, clock::now())?));
-            }
-            let kept = match update.registry_auth_from {
-                RegistryAuthFrom::Spec => current,
-                RegistryAuthFrom::PreviousSpec => previous,
-            };
-            let writes = request::update_service(store, &service.id, version, update.spec.clone())?;
-            Ok(((), with_auth(writes, auth.as_ref().unwrap_or(kept))))
-        })
-        .await?;
-        Ok(Vec::new())
+        let operation =
+            Operation::UpdateService { reference: reference.to_owned(), update: Box::new(update) };
+        match self.perform(operation).await? {
+            Outcome::Updated { warnings } => Ok(warnings),
+            other => Err(unexpected(&other)),
+        }
     }
 
     /// Removes a service; its tasks are stopped and deleted afterwards.
     pub async fn remove_service(&self, reference: &str) -> Result<(), ManagerError> {
-        self.change(|store, _| {
+        self.perform(Operation::RemoveService { reference: reference.to_owned() }).await.map(drop)
+    }
+
+    /// At the leader: makes a service with this id. Once it is there, nothing is made.
+    pub(crate) async fn do_create_service(
+        &self,
+        id: &ServiceId,
+        spec: &ServiceSpec,
+        registry_auth: Option<&Hidden>,
+    ) -> Result<Decided<Outcome>, ManagerError> {
+        let auth = checked(registry_auth)?.unwrap_or_default();
+        let created = Outcome::Created(CreatedService { id: id.clone(), warnings: Vec::new() });
+        self.change(beside(spec), |store, ids| {
+            if store.service(id).is_some() {
+                return Ok((created.clone(), Vec::new()));
+            }
+            let (_, writes) = request::create_service(store, spec.clone(), ids)?;
+            let with = |service: Service| {
+                let mut service = Service { id: id.clone(), ..service };
+                service.internal.registry_auth = auth.clone();
+                service
+            };
+            Ok((created.clone(), each_service(writes, with)))
+        })
+        .await
+    }
+
+    /// At the leader: replaces a service's spec or rolls it back. With `again` a service that is as wanted already is
+    /// left as it is.
+    pub(crate) async fn do_update_service(
+        &self,
+        reference: &str,
+        update: &ServiceUpdate,
+        again: bool,
+    ) -> Result<Decided<Outcome>, ManagerError> {
+        let auth = checked(update.registry_auth.as_ref())?;
+        let version = Version { index: update.version };
+        // Which ports a rollback takes is in the store.
+        let beside = if update.rollback { Beside::Nobody } else { beside(&update.spec) };
+        let updated = Outcome::Updated { warnings: Vec::new() };
+        self.change(beside, |store, _| {
             let service = store.find_service(reference)?;
-            Ok(((), request::remove_service(store, &service.id)?))
+            let is_as_wanted = || match update.rollback {
+                true => is_rolling_back(service),
+                false => networks::resolved(store, update.spec.clone().normalised())
+                    .is_ok_and(|spec| service.spec == spec),
+            };
+            if again && service.meta.version.index > update.version && is_as_wanted() {
+                return Ok((updated.clone(), Vec::new()));
+            }
+            if update.rollback {
+                let writes = request::rollback_service(store, &service.id, version, clock::now())?;
+                return Ok((updated.clone(), writes));
+            }
+            let kept = match update.registry_auth_from {
+                RegistryAuthFrom::Spec => &service.internal.registry_auth,
+                RegistryAuthFrom::PreviousSpec => &service.internal.previous_registry_auth,
+            };
+            let auth = auth.as_ref().unwrap_or(kept);
+            let writes = request::update_service(store, &service.id, version, update.spec.clone())?;
+            let with = |mut service: Service| {
+                service.internal.registry_auth.clone_from(auth);
+                service
+            };
+            Ok((updated.clone(), each_service(writes, with)))
+        })
+        .await
+    }
+
+    /// At the leader: removes a service. With `again` one that is gone already is as wanted.
+    pub(crate) async fn do_remove_service(
+        &self,
+        reference: &str,
+        again: bool,
+    ) -> Result<Decided<Outcome>, ManagerError> {
+        self.change(Beside::Others, |store, _| match store.find_service(reference) {
+            Err(FindError::NotFound { .. }) if again => Ok((Outcome::Done, Vec::new())),
+            found => Ok((Outcome::Done, request::remove_service(store, &found?.id)?)),
         })
         .await
     }
 
     /// One service by id, name or id prefix, as the API's JSON.
     pub fn service(&self, reference: &str, insert_defaults: bool) -> Result<Value, ManagerError> {
-        let store = self.inner.consensus.read();
+        let store = self.view()?;
         let service = store.find_service(reference)?;
-        if !insert_defaults {
-            return Ok(service.to_api());
+        Ok(if insert_defaults { with_defaults(service).to_api() } else { service.to_api() })
+    }
+
+    /// As [`Self::service`], ready to be sent.
+    pub fn shown_service(&self, reference: &str, insert_defaults: bool) -> Result<Shown, ManagerError> {
+        let store = self.view()?;
+        let service = store.find_service(reference)?;
+        if insert_defaults {
+            return Ok(Shown::of(&with_defaults(service).to_api()));
         }
-        let spec = service.spec.clone().with_defaults();
-        Ok(Service { spec, ..(**service).clone() }.to_api())
+        Ok(self.inner.texts.service(service))
     }
 
     /// Services that pass the filters (id, label, mode, name, runtime), as the API's JSON; `status` adds `ServiceStatus`.
-    pub fn services(&self, filters: &Filters, status: bool) -> Result<Vec<Value>, ManagerError> {
+    pub fn services(&self, filters: &Filters, status: bool) -> Result<Vec<Shown>, ManagerError> {
         filters.validate(&["id", "label", "mode", "name", "runtime"])?;
         filters.validate_values("mode", &["replicated", "global", "replicated-job", "global-job"])?;
-        let store = self.inner.consensus.read();
+        let store = self.view()?;
         let passes = |service: &&Arc<Service>| {
             filters.matches_prefix("id", service.id.as_str())
                 && filters.matches_prefix("name", &service.spec.name)
@@ -128,9 +166,26 @@ impl Manager {
                 && filters.matches_exactly("mode", service.spec.mode.as_str())
                 && filters.matches_exactly("runtime", runtime(service))
         };
-        let found = store.services().filter(passes);
-        Ok(found.map(|service| listed(&store, service, status)).collect())
+        let found: Vec<&Arc<Service>> = store.services().filter(passes).collect();
+        let is_there = |id: &ServiceId| store.service(id).is_some();
+        let mut shown = self.inner.texts.each(found.iter().copied(), store.services().count(), is_there);
+        if status {
+            for (shown, service) in shown.iter_mut().zip(found) {
+                *shown = shown.with("ServiceStatus", &counts(&store, service));
+            }
+        }
+        Ok(shown)
     }
+}
+
+fn with_defaults(service: &Service) -> Service {
+    Service { spec: service.spec.clone().with_defaults(), ..service.clone() }
+}
+
+fn is_rolling_back(service: &Service) -> bool {
+    use UpdateState::{RollbackCompleted, RollbackPaused, RollbackStarted};
+    let state = service.update_status.as_ref().map(|status| status.state);
+    matches!(state, Some(RollbackStarted | RollbackPaused | RollbackCompleted))
 }
 
 fn runtime(service: &Service) -> &str {
@@ -140,36 +195,34 @@ fn runtime(service: &Service) -> &str {
     }
 }
 
-fn listed(store: &Store, service: &Service, status: bool) -> Value {
-    let mut value = service.to_api();
-    if status && let Some(fields) = value.as_object_mut() {
-        let tasks = || store.tasks_of_service(&service.id);
-        let wanted = tasks().filter(|task| task.desired_state == TaskState::Running).count() as u64;
-        let counts = json!({
-            "RunningTasks": tasks().filter(|task| task.status.state == TaskState::Running && task.is_wanted()).count(),
-            "DesiredTasks": service.spec.replicas().unwrap_or(wanted),
-            "CompletedTasks": tasks().filter(|task| task.status.state == TaskState::Complete).count(),
-        });
-        fields.insert("ServiceStatus".to_owned(), counts);
-    }
-    value
+/// What `ServiceStatus` says.
+fn counts(store: &Store, service: &Service) -> Value {
+    let tasks = || store.tasks_of_service(&service.id);
+    let wanted = tasks().filter(|task| task.desired_state == TaskState::Running).count() as u64;
+    json!({
+        "RunningTasks": tasks().filter(|task| task.status.state == TaskState::Running && task.is_wanted()).count(),
+        "DesiredTasks": service.spec.replicas().unwrap_or(wanted),
+        "CompletedTasks": tasks().filter(|task| task.status.state == TaskState::Complete).count(),
+    })
 }
 
-fn checked(auth: Option<String>) -> Result<Option<String>, ManagerError> {
-    match auth {
+fn checked(auth: Option<&Hidden>) -> Result<Option<String>, ManagerError> {
+    match auth.map(Hidden::reveal) {
         Some(auth) if auth.len() > MAX_AUTH_BYTES => Err(ManagerError::AuthTooLarge { bytes: auth.len() }),
-        auth => Ok(auth),
+        auth => Ok(auth.map(str::to_owned)),
     }
 }
 
-/// The writes with the credentials of the spec in the service they write.
-fn with_auth(writes: Vec<Write>, auth: &str) -> Vec<Write> {
+/// Ports and addresses are the swarm's: whoever takes one has to know all that are taken.
+fn beside(spec: &ServiceSpec) -> Beside {
+    let takes_ports = spec.endpoint_spec.as_ref().is_some_and(|endpoint| !endpoint.ports.is_empty());
+    if takes_ports || !spec.networks().is_empty() { Beside::Nobody } else { Beside::Others }
+}
+
+/// The writes with their services as `with` makes them.
+fn each_service(writes: Vec<Write>, with: impl Fn(Service) -> Service) -> Vec<Write> {
     let fill = |object: Object| match object {
-        Object::Service(service) => {
-            let mut service = Arc::unwrap_or_clone(service);
-            service.internal.registry_auth = auth.to_owned();
-            Object::from(service)
-        }
+        Object::Service(service) => Object::from(with(Arc::unwrap_or_clone(service))),
         other => other,
     };
     let fill_write = |write| match write {

@@ -28,20 +28,22 @@ struct Wanted<'a> {
 impl Manager {
     /// One task by id or id prefix, as the API's JSON.
     pub fn task(&self, reference: &str) -> Result<Value, ManagerError> {
-        let store = self.inner.consensus.read();
-        Ok(store.find_task(reference)?.to_api())
+        let store = self.view()?;
+        let task = store.find_task(reference)?;
+        Ok(task.to_api(|id| store.network(id).cloned()))
     }
 
     /// Tasks that pass the filters (desired-state, id, label, name, node, service, runtime, `_up-to-date`).
     pub fn tasks(&self, filters: &Filters) -> Result<Vec<Value>, ManagerError> {
-        let store = self.inner.consensus.read();
+        let store = self.view()?;
         let wanted = Wanted::new(&store, filters)?;
         let found: Vec<&Arc<Task>> = match &wanted.services {
             // The usual question is about one service: its tasks are indexed.
             Some(services) => services.iter().flat_map(|service| store.tasks_of_service(service)).collect(),
             None => store.tasks().collect(),
         };
-        Ok(found.into_iter().filter(|task| wanted.has(&store, task)).map(|task| task.to_api()).collect())
+        let found = found.into_iter().filter(|task| wanted.has(&store, task));
+        Ok(found.map(|task| task.to_api(|id| store.network(id).cloned())).collect())
     }
 }
 
@@ -84,6 +86,6 @@ impl<'a> Wanted<'a> {
 }
 
 fn state(text: &str) -> Result<TaskState, FilterError> {
-    let refused = || FilterError::Value { field: "desired-state".to_owned(), value: text.to_owned() };
+    let refused = || FilterError::OfSwarm { field: "desired-state", value: text.to_owned() };
     serde_json::from_value(Value::String(text.to_lowercase())).map_err(|_| refused())
 }

@@ -19,9 +19,35 @@ pub(crate) fn encode(bytes: &[u8], width: usize) -> String {
     digits.iter().rev().map(|digit| char::from(*digit)).collect()
 }
 
+/// The number in `width` bytes, big-endian; `None` when it has other digits or needs more bytes.
+pub(crate) fn decode(digits: &str, width: usize) -> Option<Vec<u8>> {
+    let mut number = vec![0_u8; width];
+    for digit in digits.bytes() {
+        let mut carry = u32::try_from(DIGITS.iter().position(|known| *known == digit)?).ok()?;
+        for byte in number.iter_mut().rev() {
+            let value = u32::from(*byte) * 36 + carry;
+            *byte = (value & 0xFF) as u8;
+            carry = value >> 8;
+        }
+        if carry != 0 {
+            return None;
+        }
+    }
+    Some(number)
+}
+
 #[cfg(test)]
 mod tests {
-    use super::encode;
+    use super::{decode, encode};
+
+    #[test]
+    fn numbers_survive_being_written() {
+        for bytes in [[0; 32], [0xFF; 32], [7; 32]] {
+            assert_eq!(decode(&encode(&bytes, 50), 32).as_deref(), Some(&bytes[..]));
+        }
+        assert_eq!(decode("zz", 1), None);
+        assert_eq!(decode("A", 1), None);
+    }
 
     #[test]
     fn numbers_are_padded_to_their_width() {

@@ -1,17 +1,15 @@
 //! Reads the few parts of a certificate that the API shows and that decisions need.
 //!
-//! In: PEM. Out: subject, issuer and public key as DER, and the validity. It checks no signature: trust is decided
-//! elsewhere.
+//! In: PEM. Out: subject, issuer and public key as DER, and the validity. It checks no signature: that is
+//! [`crate::verify`].
 
-use time::{Date, Month, OffsetDateTime, PrimitiveDateTime, Time};
+use objects::{Timestamp, TlsInfo};
+use rcgen::{DistinguishedName, DnType, DnValue};
+use x509_parser::asn1_rs::Tag;
+use x509_parser::certificate::X509Certificate;
+use x509_parser::prelude::{FromDer, ParsedExtension, X509Extension};
 
-use crate::base64;
-
-const SEQUENCE: u8 = 0x30;
-const UTC_TIME: u8 = 0x17;
-const GENERALIZED_TIME: u8 = 0x18;
-/// `[0]`, which holds the version.
-const CONTEXT_0: u8 = 0xA0;
+use crate::{base64, trust_bundle};
 
 /// What a certificate says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,112 +20,111 @@ pub struct CertificateFacts {
     pub issuer: Vec<u8>,
     /// DER of the public key with its algorithm.
     pub public_key: Vec<u8>,
-    /// Seconds since 1970.
-    pub not_before_unix: i64,
-    /// Seconds since 1970.
-    pub not_after_unix: i64,
+    /// Not valid before.
+    pub valid_from: Timestamp,
+    /// Not valid after.
+    pub valid_until: Timestamp,
 }
 
 /// Not a certificate in PEM.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, thiserror::Error, PartialEq, Eq)]
 #[error("not a certificate in PEM form")]
 pub struct InvalidCertificate;
 
 /// Reads the first certificate of a PEM text.
 pub fn facts(pem: &str) -> Result<CertificateFacts, InvalidCertificate> {
-    parse(&der(pem).ok_or(InvalidCertificate)?).ok_or(InvalidCertificate)
+    let der = first_der(pem)?;
+    Ok(facts_of(&parse(&der)?))
 }
 
-fn der(pem: &str) -> Option<Vec<u8>> {
-    let (_, rest) = pem.split_once("-----BEGIN CERTIFICATE-----")?;
-    let (body, _) = rest.split_once("-----END CERTIFICATE-----")?;
-    base64::decode(body)
-}
-
-// Certificate = SEQUENCE { SEQUENCE { [0] version, serial, algorithm, issuer, validity, subject, public key, … }, … }
-fn parse(der: &[u8]) -> Option<CertificateFacts> {
-    let (certificate, _) = Element::read(der)?.of(SEQUENCE)?;
-    let (mut rest, _) =
-        Element::read(certificate.content)?.of(SEQUENCE).map(|(body, rest)| (body.content, rest))?;
-    let mut next = || {
-        let found = Element::read(rest)?;
-        rest = found.rest;
-        Some(found.element)
+/// What the API shows of a node that trusts `root` and has the certificate at the head of `chain`.
+///
+/// The issuer's key comes from the certificate above the first one, in `chain` or else in `root` (one certificate or
+/// several). For the cluster itself, `chain` is the root certificate that signs.
+pub fn tls_info(root: &str, chain: &str) -> Result<TlsInfo, InvalidCertificate> {
+    let leaf = facts(chain)?;
+    let above = trust_bundle::split(chain)
+        .into_iter()
+        .skip(1)
+        .chain(trust_bundle::split(root))
+        .filter_map(|pem| facts(&pem).ok())
+        .find(|above| above.subject == leaf.issuer);
+    let above = match above {
+        Some(above) => above,
+        None if leaf.issuer == leaf.subject => leaf,
+        None => return Err(InvalidCertificate),
     };
-    let first = next()?;
-    if first.tag == CONTEXT_0 {
-        next()?; // The serial number follows a version.
-    }
-    next()?; // The signature's algorithm.
-    let issuer = next()?;
-    let validity = next()?;
-    let subject = next()?;
-    let public_key = next()?;
-    let from = Element::read(validity.content)?;
-    let until = Element::read(from.rest)?;
-    Some(CertificateFacts {
-        subject: subject.whole.to_vec(),
-        issuer: issuer.whole.to_vec(),
-        public_key: public_key.whole.to_vec(),
-        not_before_unix: unix_time(&from.element)?,
-        not_after_unix: unix_time(&until.element)?,
+    Ok(TlsInfo {
+        trust_root: root.to_owned(),
+        cert_issuer_subject: base64::encode(&above.subject),
+        cert_issuer_public_key: base64::encode(&above.public_key),
     })
 }
 
-struct Element<'a> {
-    tag: u8,
-    content: &'a [u8],
-    whole: &'a [u8],
+pub(crate) fn first_der(pem: &str) -> Result<Vec<u8>, InvalidCertificate> {
+    trust_bundle::ders(pem).next().ok_or(InvalidCertificate)
 }
 
-struct Found<'a> {
-    element: Element<'a>,
-    rest: &'a [u8],
-}
-
-impl<'a> Found<'a> {
-    fn of(self, tag: u8) -> Option<(Element<'a>, &'a [u8])> {
-        (self.element.tag == tag).then_some((self.element, self.rest))
+/// A certificate and nothing after it.
+pub(crate) fn parse(der: &[u8]) -> Result<X509Certificate<'_>, InvalidCertificate> {
+    match X509Certificate::from_der(der) {
+        Ok(([], certificate)) => Ok(certificate),
+        _ => Err(InvalidCertificate),
     }
 }
 
-impl<'a> Element<'a> {
-    fn read(bytes: &'a [u8]) -> Option<Found<'a>> {
-        let (&tag, after_tag) = bytes.split_first()?;
-        let (&first, after_first) = after_tag.split_first()?;
-        let (length, body) = if first < 0x80 {
-            (usize::from(first), after_first)
-        } else {
-            let digits = usize::from(first & 0x7F);
-            let (length, body) = after_first.split_at_checked(digits)?;
-            // More than four digits would be a certificate of gigabytes.
-            let is_sane = (1..=4).contains(&digits);
-            (is_sane.then(|| length.iter().fold(0, |sum, byte| sum << 8 | usize::from(*byte)))?, body)
+pub(crate) fn facts_of(certificate: &X509Certificate<'_>) -> CertificateFacts {
+    let validity = certificate.validity();
+    CertificateFacts {
+        subject: certificate.subject().as_raw().to_vec(),
+        issuer: certificate.issuer().as_raw().to_vec(),
+        public_key: certificate.public_key().raw.to_vec(),
+        valid_from: Timestamp::from_secs(validity.not_before.timestamp()),
+        valid_until: Timestamp::from_secs(validity.not_after.timestamp()),
+    }
+}
+
+/// The subject in the form that the library writes; a name with several attributes in one part is refused.
+pub(crate) fn subject_name(
+    certificate: &X509Certificate<'_>,
+) -> Result<DistinguishedName, InvalidCertificate> {
+    let mut name = DistinguishedName::new();
+    for part in certificate.subject().iter_rdn() {
+        let mut attributes = part.iter();
+        let (Some(attribute), None) = (attributes.next(), attributes.next()) else {
+            return Err(InvalidCertificate);
         };
-        let (content, rest) = body.split_at_checked(length)?;
-        let whole = &bytes[..bytes.len() - rest.len()];
-        Some(Found { element: Self { tag, content, whole }, rest })
+        let oid: Vec<u64> = attribute.attr_type().iter().ok_or(InvalidCertificate)?.collect();
+        let text = attribute.as_str().map_err(|_| InvalidCertificate)?;
+        let value = match attribute.attr_value().tag() {
+            Tag::Utf8String => DnValue::Utf8String(text.to_owned()),
+            Tag::PrintableString => {
+                DnValue::PrintableString(text.try_into().map_err(|_| InvalidCertificate)?)
+            }
+            Tag::Ia5String => DnValue::Ia5String(text.try_into().map_err(|_| InvalidCertificate)?),
+            _ => return Err(InvalidCertificate),
+        };
+        name.push(DnType::from_oid(&oid), value);
     }
+    Ok(name)
 }
 
-fn unix_time(element: &Element<'_>) -> Option<i64> {
-    let text = std::str::from_utf8(element.content).ok()?;
-    let (year_digits, text) = match element.tag {
-        UTC_TIME => text.split_at_checked(2)?,
-        GENERALIZED_TIME => text.split_at_checked(4)?,
-        _ => return None,
+/// DER of the extension that makes the certificate an authority's.
+pub(crate) fn basic_constraints(pem: &str) -> Result<Vec<u8>, InvalidCertificate> {
+    let der = first_der(pem)?;
+    let certificate = parse(&der)?;
+    let is_it = |extension: &&X509Extension<'_>| {
+        matches!(extension.parsed_extension(), ParsedExtension::BasicConstraints(_))
     };
-    let year: i32 = year_digits.parse().ok()?;
-    let year = match element.tag {
-        UTC_TIME if year < 50 => 2000 + year,
-        UTC_TIME => 1900 + year,
-        _ => year,
-    };
-    let number = |from: usize| text.get(from..from + 2)?.parse::<u8>().ok();
-    let date = Date::from_calendar_date(year, Month::try_from(number(0)?).ok()?, number(2)?).ok()?;
-    let time = Time::from_hms(number(4)?, number(6)?, number(8)?).ok()?;
-    let at: OffsetDateTime = PrimitiveDateTime::new(date, time).assume_utc();
-    Some(at.unix_timestamp())
+    certificate.iter_extensions().find(is_it).map(|found| found.value.to_vec()).ok_or(InvalidCertificate)
+}
+
+/// The number by which certificates point to this one's key.
+pub(crate) fn key_identifier(certificate: &X509Certificate<'_>) -> Option<Vec<u8>> {
+    certificate.iter_extensions().find_map(|extension| match extension.parsed_extension() {
+        ParsedExtension::SubjectKeyIdentifier(number) => Some(number.0.to_vec()),
+        _ => None,
+    })
 }
 
 #[cfg(test)]
@@ -141,7 +138,7 @@ mod tests {
         }
         for length in 0..64 {
             let bytes = vec![0x30; length];
-            assert_eq!(parse(&bytes), None);
+            assert!(parse(&bytes).is_err());
         }
     }
 }

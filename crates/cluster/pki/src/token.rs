@@ -13,6 +13,9 @@ use crate::base36;
 /// Digits of a SHA-256 in base 36. Source: swarmkit, `ca/config.go`.
 const DIGEST_DIGITS: usize = 50;
 
+/// Bytes of a SHA-256.
+const DIGEST_BYTES: usize = 32;
+
 /// Digits of 16 random bytes in base 36. Source: swarmkit, `ca/config.go`.
 const SECRET_DIGITS: usize = 25;
 
@@ -28,6 +31,16 @@ pub struct JoinToken {
 #[error("invalid join token")]
 pub struct MalformedToken;
 
+/// A manager that has another root than the token's.
+///
+/// Source of the text: swarmkit, `ca/certificates.go` (`GetRemoteCA`).
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("remote CA does not match fingerprint. Expected: {expected}")]
+pub struct ForeignRoot {
+    /// The root's SHA-256 in hexadecimal.
+    pub expected: String,
+}
+
 /// A new secret: 16 random bytes as 25 digits.
 pub fn new_secret() -> Result<String, PkiError> {
     let mut bytes = [0; 16];
@@ -42,10 +55,13 @@ impl JoinToken {
         Self { digest: digest(root_pem), secret: secret.into() }
     }
 
-    /// Whether the token was made for this root certificate.
-    #[must_use]
-    pub fn trusts(&self, root_pem: &str) -> bool {
-        self.digest == digest(root_pem)
+    /// Refuses a root certificate that the token was not made for.
+    pub fn check_root(&self, root_pem: &str) -> Result<(), ForeignRoot> {
+        if self.digest == digest(root_pem) {
+            return Ok(());
+        }
+        let expected = base36::decode(&self.digest, DIGEST_BYTES).unwrap_or_default();
+        Err(ForeignRoot { expected: expected.iter().map(|byte| format!("{byte:02x}")).collect() })
     }
 
     /// The part that decides the role; to be compared, never shown.
@@ -84,6 +100,8 @@ impl FromStr for JoinToken {
         if !is_number(digest, DIGEST_DIGITS) || !is_number(secret, SECRET_DIGITS) {
             return Err(MalformedToken);
         }
+        // Fifty digits reach further than a digest does.
+        base36::decode(digest, DIGEST_BYTES).ok_or(MalformedToken)?;
         Ok(Self { digest: digest.into(), secret: secret.into() })
     }
 }
@@ -99,13 +117,25 @@ mod tests {
         assert_eq!(text.len(), "SWMTKN-1-".len() + 50 + 1 + 25);
         let typed: JoinToken = text.parse().expect("it was printed");
         assert_eq!(typed, token);
-        assert!(typed.trusts("root"));
-        assert!(!typed.trusts("another root"));
+        assert_eq!(typed.check_root("root"), Ok(()));
+    }
+
+    #[test]
+    fn a_foreign_root_is_refused_with_the_digest_that_was_expected() {
+        let token = JoinToken::new("root", &new_secret().expect("randomness"));
+        // `printf root | sha256sum`
+        let expected = "4813494d137e1631bba301d5acab6e7bb7aa74ce1185d456565ef51d737677b2";
+        let refused = token.check_root("another root").expect_err("another root");
+        assert_eq!(
+            refused.to_string(),
+            format!("remote CA does not match fingerprint. Expected: {expected}")
+        );
     }
 
     #[test]
     fn malformed_tokens_are_refused() {
-        for text in ["", "SWMTKN-1-", "SWMTKN-2-1-a-b", "SWMTKN-1-abc-def"] {
+        let beyond = format!("SWMTKN-1-{}-{}", "z".repeat(50), "0".repeat(25));
+        for text in ["", "SWMTKN-1-", "SWMTKN-2-1-a-b", "SWMTKN-1-abc-def", &beyond] {
             assert_eq!(text.parse::<JoinToken>(), Err(MalformedToken), "{text}");
         }
     }

@@ -22,6 +22,7 @@ openraft::declare_raft_types!(
         R = Response,
         NodeId = u64,
         Node = openraft::BasicNode,
+        AsyncRuntime = crate::runtime::Runtime,
 );
 
 pub(crate) type LogId = openraft::type_config::alias::LogIdOf<TypeConfig>;
@@ -70,7 +71,7 @@ impl fmt::Display for Command {
     }
 }
 
-// openraft asks for both because it would let a transport send its types as they are. Neither is used on disk.
+// openraft asks for both because it would let a transport send its types as they are. Neither is used.
 impl Serialize for Command {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         self.proposal.serialize(serializer)

@@ -3,56 +3,32 @@
 //! In: writes that name the versions they were decided on. Out: what they changed, or that the store refused them.
 //! Never decides anything, and never retries: whoever proposed looks at the new state first.
 
-use std::collections::BTreeMap;
-use std::fs;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, RwLockReadGuard};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use objects::Timestamp;
+use openraft::Raft;
 use openraft::errors::{ClientWriteError, RaftError};
-use openraft::type_config::alias::WatchReceiverOf;
 use openraft::type_config::async_runtime::watch::WatchReceiver;
-use openraft::{BasicNode, Config, Raft, ServerState, SnapshotPolicy};
 use store::{Change, Store, Write};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 use crate::command::{Command, MAX_PROPOSAL_BYTES, TypeConfig};
-use crate::error::{OpenError, ProposeError};
+use crate::error::{ProposeError, RekeyError};
 use crate::feed::ChangeFeed;
-use crate::log::Log;
+use crate::keeper::{Standing, View};
+use crate::link::Link;
 use crate::machine::{Machine, Replica};
-use crate::peers::NoPeers;
+use crate::members::{Members, TransferError};
+use crate::runtime::{self, Task};
+use crate::sealing::{DataKey, Sealer};
 use crate::snapshot::SnapshotFile;
-use crate::writer::{Operation, Writer};
+use crate::tempo;
+use crate::timing;
+use crate::writer::{Operation, Running, Writer};
 
-/// Entries between two snapshots. Source: swarmkit, `api/defaults` (`SnapshotInterval` 10000).
-const SNAPSHOT_EVERY: u64 = 10_000;
-
-/// Entries kept behind a snapshot. Source: swarmkit, `api/defaults` (`LogEntriesForSlowFollowers` 500).
-const KEEP_BEHIND_SNAPSHOT: u64 = 500;
-
-/// Proposals that may be under way. chosen: more than one fsync can take together, and a bound on memory.
-const IN_FLIGHT: usize = 1024;
-
-/// How long a lone manager may take to lead itself. chosen: it needs two fsyncs; a disk that is slower than this is
-/// worth an error.
-const LEAD_WITHIN: Duration = Duration::from_secs(30);
-
-/// What a log is opened with.
-#[derive(Clone, Debug)]
-pub struct RaftConfig {
-    /// Holds the log and its snapshots; made with mode 0700 when missing.
-    pub directory: PathBuf,
-    /// This manager's number in the log; never changes for a directory.
-    pub node: u64,
-    /// Where other managers reach this one, `host:port`.
-    pub address: String,
-    /// Found a new log when there is none; otherwise its absence is an error.
-    pub found: bool,
-}
+/// How long the log's file may stay open after everything was told to end. chosen: one slow read.
+const CLOSE_WITHIN: Duration = Duration::from_secs(5);
 
 /// What a proposal changed.
 #[derive(Debug)]
@@ -66,112 +42,101 @@ pub struct Applied {
 /// The replicated log and the store under it. Cheap to clone; all clones are the same log.
 #[derive(Clone)]
 pub struct Consensus {
-    raft: Raft<TypeConfig, Machine>,
-    replica: Arc<Replica>,
-    in_flight: Arc<Semaphore>,
-    writer: Writer,
-    thread: Arc<Mutex<Option<JoinHandle<()>>>>,
+    pub(crate) raft: Raft<TypeConfig, Machine>,
+    pub(crate) replica: Arc<Replica>,
+    pub(crate) in_flight: Arc<Semaphore>,
+    pub(crate) writer: Writer,
+    pub(crate) sealer: Arc<Sealer>,
+    pub(crate) snapshots: SnapshotFile,
+    /// Held while a snapshot comes in.
+    pub(crate) incoming: Arc<tokio::sync::Mutex<()>>,
+    pub(crate) link: Arc<Link>,
+    pub(crate) view: View,
+    pub(crate) standing: watch::Receiver<Standing>,
+    pub(crate) members: watch::Receiver<Members>,
+    pub(crate) background: Arc<Background>,
+}
+
+/// What runs beside the log; told to end when the last handle is dropped.
+pub(crate) struct Background {
+    pub(crate) stop: watch::Sender<bool>,
+    pub(crate) tasks: Mutex<Vec<Task<()>>>,
+    pub(crate) writer: Mutex<Option<Running>>,
+    /// Ends when the log's file is closed.
+    pub(crate) closed: watch::Receiver<()>,
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        self.stop.send_replace(true);
+    }
 }
 
 /// Tells whether this manager leads, now and whenever that changes.
+///
+/// It leads when it was elected, a quorum has answered it within the last half second, and its store has everything that
+/// was acknowledged by any leader before it.
 #[derive(Clone)]
 pub struct LeadershipWatch {
-    metrics: WatchReceiverOf<TypeConfig, openraft::metrics::RaftServerMetrics<TypeConfig>>,
+    view: View,
+    standing: watch::Receiver<Standing>,
 }
 
 impl LeadershipWatch {
-    /// Whether this manager leads.
+    /// Whether this manager leads at this moment.
     #[must_use]
     pub fn is_leader(&self) -> bool {
-        self.metrics.borrow_watched().state == ServerState::Leader
+        self.view.standing().leads()
+    }
+
+    /// Counts elections: two leaderships never have the same term.
+    #[must_use]
+    pub fn term(&self) -> u64 {
+        self.view.standing().term
     }
 
     /// Waits until something about leadership changed; `false` when the log has stopped.
     pub async fn changed(&mut self) -> bool {
-        self.metrics.changed().await.is_ok()
+        self.standing.changed().await.is_ok()
     }
 }
 
 impl Consensus {
-    /// Opens the log, leads it if this is its only manager, and applies everything that was committed.
-    pub async fn open(config: RaftConfig) -> Result<Self, OpenError> {
-        make_directory(&config.directory)?;
-        let path = config.directory.join("log.redb");
-        if !config.found && !path.exists() {
-            let source = std::io::Error::from(std::io::ErrorKind::NotFound).into();
-            return Err(OpenError::Log { path, source });
-        }
-        let (log, thread) = Log::open(&path, config.node)?;
-        let (machine, replica) = Machine::open(SnapshotFile::new(config.directory.join("snapshot")))?;
-        let (writer, is_new) = (log.writer(), log.is_new());
-        if is_new && !config.found {
-            return Err(OpenError::Log { path, source: "it is empty".into() });
-        }
-        let settings = Arc::new(settings().validate().map_err(|error| OpenError::Start(error.into()))?);
-        let raft = Raft::new(config.node, settings, NoPeers, log, machine)
-            .await
-            .map_err(|error| OpenError::Start(error.into()))?;
-        let consensus = Self {
-            raft,
-            replica,
-            in_flight: Arc::new(Semaphore::new(IN_FLIGHT)),
-            writer,
-            thread: Arc::new(Mutex::new(Some(thread))),
-        };
-        if let Err(error) = consensus.lead(config, is_new).await {
-            consensus.stop().await;
-            return Err(error);
-        }
-        Ok(consensus)
-    }
-
-    /// Leads the log if this is its only manager.
-    async fn lead(&self, config: RaftConfig, is_new: bool) -> Result<(), OpenError> {
-        if is_new {
-            let members = BTreeMap::from([(config.node, BasicNode::new(config.address))]);
-            self.raft.initialize(members).await.map_err(|error| OpenError::Start(error.into()))?;
-        } else if self.raft.voter_ids().eq([config.node]) {
-            // Nobody else could be leading: waiting for an election timeout would be for nothing.
-            self.raft.trigger().elect(false).await.map_err(|error| OpenError::Start(error.into()))?;
-        }
-        self.wait_ready().await
-    }
-
-    /// Waits until this manager leads and its store has everything that was ever acknowledged.
-    async fn wait_ready(&self) -> Result<(), OpenError> {
-        let mut leadership = self.leadership();
-        let ready = async {
-            while !leadership.is_leader() {
-                if !leadership.changed().await {
-                    return Err(OpenError::Start("the log stopped".into()));
-                }
-            }
-            self.read_barrier().await.map_err(|error| OpenError::Start(error.into()))
-        };
-        match tokio::time::timeout(LEAD_WITHIN, ready).await {
-            Ok(result) => result,
-            Err(_) => {
-                let waited_ms = u64::try_from(LEAD_WITHIN.as_millis()).unwrap_or(u64::MAX);
-                Err(OpenError::NoLeader { waited_ms })
-            }
-        }
-    }
-
     /// Commits `writes` together or not at all. `now` is stamped on what they change.
     ///
-    /// Waits while too many proposals are under way. When this returns `Ok`, the change is on disk and in the store.
+    /// Waits while too many proposals are under way. When this returns `Ok`, the change is on the disks of a quorum and in
+    /// this manager's store. A leader that loses its quorum answers within an election timeout, by
+    /// [`ProposeError::Unknown`] for what was under way and [`ProposeError::NotLeader`] from then on.
     pub async fn propose(&self, now: Timestamp, writes: Vec<Write>) -> Result<Applied, ProposeError> {
         let command = Command::new(now, writes).map_err(ProposeError::Encode)?;
         if command.encoded.len() > MAX_PROPOSAL_BYTES {
             return Err(ProposeError::TooLarge { bytes: command.encoded.len() });
         }
         let _place = self.in_flight.acquire().await.map_err(|closed| ProposeError::Stopped(closed.into()))?;
-        let written = self.raft.client_write(command).await.map_err(into_propose_error)?;
+        let written = tokio::select! {
+            biased;
+            written = self.raft.client_write(command) => written.map_err(into_propose_error)?,
+            () = self.leadership_is_lost() => return Err(ProposeError::Unknown),
+        };
         let index = written.log_id.index;
         match written.data.applied {
             Some(Ok(changes)) => Ok(Applied { index, changes }),
             Some(Err(refused)) => Err(ProposeError::Refused(refused)),
             None => Err(ProposeError::Unknown),
+        }
+    }
+
+    /// Ends when this manager led with a quorum and does no more.
+    async fn leadership_is_lost(&self) {
+        let mut standing = self.standing.clone();
+        let holds = |standing: &Standing| standing.is_leader && standing.has_quorum;
+        let held = async {
+            let term = standing.wait_for(holds).await?.term;
+            standing.wait_for(|standing| !holds(standing) || standing.term != term).await.map(drop)
+        };
+        // An error is the end of the log, which the proposal itself is told of.
+        if held.await.is_err() {
+            std::future::pending::<()>().await;
         }
     }
 
@@ -185,19 +150,36 @@ impl Consensus {
         self.replica.follow(read)
     }
 
-    /// Waits until the store has everything that was acknowledged before this call, by any manager.
+    /// Waits until the store has everything that was acknowledged before this call, by any manager. Leader only: a leader
+    /// with a lease knows that at once, another one asks a quorum whether it still is, and answers
+    /// [`ProposeError::NotLeader`] when it finds none within a second.
     pub async fn read_barrier(&self) -> Result<(), ProposeError> {
-        let read = self.raft.ensure_linearizable(openraft::raft::ReadPolicy::ReadIndex).await;
-        read.map(drop).map_err(|error| match error {
-            RaftError::APIError(_) => ProposeError::NotLeader,
-            RaftError::Fatal(fatal) => ProposeError::Stopped(fatal.into()),
-        })
+        if self.may_read() {
+            return Ok(());
+        }
+        let read = self.raft.ensure_linearizable(openraft::raft::ReadPolicy::ReadIndex);
+        let read = runtime::timeout(tempo::stretched(timing::ELECTION_MAX * 2), read).await;
+        match read.map_err(|_| ProposeError::NotLeader)? {
+            Ok(_) => Ok(()),
+            Err(RaftError::APIError(_)) => Err(ProposeError::NotLeader),
+            Err(RaftError::Fatal(fatal)) => Err(ProposeError::Stopped(fatal.into())),
+        }
+    }
+
+    /// Whether the store has everything that was acknowledged before this call, by any manager: this one leads, and a
+    /// quorum has promised that nobody else does.
+    ///
+    /// A process that is stopped between this and its look at the store reads what was true in between, which is what a
+    /// read may give.
+    #[must_use]
+    pub fn may_read(&self) -> bool {
+        self.view.may_read()
     }
 
     /// Whether this manager leads, as something to wait on.
     #[must_use]
     pub fn leadership(&self) -> LeadershipWatch {
-        LeadershipWatch { metrics: self.raft.server_metrics() }
+        LeadershipWatch { view: self.view.clone(), standing: self.standing.clone() }
     }
 
     /// Makes a snapshot now instead of after the next 10,000 entries; returns when it was asked for.
@@ -209,52 +191,87 @@ impl Consensus {
     ///
     /// One whose disk failed takes nothing any more: it has to be stopped and opened again.
     pub async fn stopped(&self) -> ProposeError {
-        let mut metrics = self.raft.metrics();
+        let metrics = self.raft.metrics();
+        // Changes seldom, and ends with openraft's task; the other one changes with every message.
+        let mut server = self.raft.server_metrics();
+        let mut has_ended = false;
         loop {
             let state = metrics.borrow_watched().running_state.clone();
             if let Err(fatal) = state {
                 return ProposeError::Stopped(fatal.into());
             }
-            if metrics.changed().await.is_err() {
+            if has_ended {
                 return ProposeError::Stopped("its task ended".into());
             }
+            has_ended = server.changed().await.is_err();
         }
+    }
+
+    /// The epoch of this log: a random number that its founding and each forced new cluster draw anew. Calls between logs of
+    /// different epochs are refused.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.link.epoch
+    }
+
+    /// The last entry that this manager's store has.
+    #[must_use]
+    pub fn applied_index(&self) -> u64 {
+        self.view.applied.borrow().map_or(0, |at| at.index)
+    }
+
+    /// Waits until this manager's store has the entry `index`. Has no time limit: a manager that is cut off waits on.
+    pub async fn wait_applied(&self, index: u64) -> Result<(), ProposeError> {
+        let mut applied = self.view.applied.clone();
+        let has_it = applied.wait_for(|at| at.is_some_and(|at| at.index >= index)).await.map(drop);
+        has_it.map_err(|closed| ProposeError::Stopped(closed.into()))
+    }
+
+    /// Seals everything on disk by `key`. When this returns `Ok`, former keys open nothing any more and can be forgotten;
+    /// until then both have to be kept, because after a crash either may be needed.
+    pub async fn rekey(&self, key: DataKey) -> Result<(), RekeyError> {
+        self.sealer.replace(&key);
+        self.writer.write(|done| Operation::Reseal { done }).await.map_err(RekeyError::Write)?;
+        let snapshots = self.snapshots.clone();
+        let resealed = runtime::blocking(move || snapshots.reseal().map_err(std::io::Error::other)).await;
+        resealed.flatten().map_err(RekeyError::Write)?;
+        self.sealer.forget_former();
+        Ok(())
     }
 
     /// Stops and ends all feeds; whatever was acknowledged is on disk. Proposals under way may or may not be applied.
+    ///
+    /// A leader hands over first, if there is another manager that can take over.
     pub async fn stop(&self) {
+        match self.transfer(None).await {
+            Ok(()) | Err(TransferError::NotLeader | TransferError::NoTarget) => {}
+            Err(error) => tracing::warn!(%error, "leadership was not handed over"),
+        }
         self.in_flight.close();
+        self.background.stop.send_replace(true);
         if let Err(error) = self.raft.shutdown().await {
-            tracing::warn!(error = %error, "the replicated log did not stop cleanly");
+            tracing::warn!(%error, "the replicated log did not stop cleanly");
+        }
+        let tasks =
+            std::mem::take(&mut *self.background.tasks.lock().expect("nothing panics while holding it"));
+        for task in tasks {
+            // Its end is what counts.
+            drop(task.await);
         }
         // A writer that has gone already needs no stop.
         drop(self.writer.send(Operation::Stop).await);
-        let thread = self.thread.lock().expect("nothing panics while holding it").take();
-        if let Some(thread) = thread {
-            // Its end is what counts; a panic in it was answered to whoever waited.
-            drop(tokio::task::spawn_blocking(move || thread.join()).await);
+        let writer = self.background.writer.lock().expect("nothing panics while holding it").take();
+        if let Some(writer) = writer {
+            writer.ended().await;
+        }
+        let mut closed = self.background.closed.clone();
+        // Tasks of openraft that read the log end a moment after it. Nobody can open the file before.
+        let waited = runtime::timeout(CLOSE_WITHIN, async move { while closed.changed().await.is_ok() {} });
+        if waited.await.is_err() {
+            tracing::warn!("the swarm's log is still open");
         }
         self.replica.close();
     }
-}
-
-/// Election times are those of swarmkit (1 s ticks, election after 10), which only matter with several managers.
-fn settings() -> Config {
-    Config {
-        cluster_name: "swarm".into(),
-        heartbeat_interval: 1_000,
-        election_timeout_min: 10_000,
-        election_timeout_max: 20_000,
-        snapshot_policy: SnapshotPolicy::LogsSinceLast(SNAPSHOT_EVERY),
-        max_in_snapshot_log_to_keep: KEEP_BEHIND_SNAPSHOT,
-        ..Config::default()
-    }
-}
-
-fn make_directory(path: &std::path::Path) -> Result<(), OpenError> {
-    let failed = |source| OpenError::Directory { path: path.into(), source };
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(failed)
 }
 
 fn into_propose_error(error: RaftError<TypeConfig, ClientWriteError<TypeConfig>>) -> ProposeError {

@@ -1,41 +1,40 @@
-//! How entries, votes and positions look on disk: a version byte, a checksum, JSON in shapes of our own.
+//! How entries, votes and positions look, on disk inside their seal and on the wire: shapes of our own.
 //!
 //! ```text
-//!  1 byte   4 bytes, big endian   rest
-//!  version  CRC-32 of the rest    JSON
+//!  8 bytes, BE  8 bytes, BE  8 bytes, BE  1 byte  rest
+//!  term         node         index        kind    nothing, or JSON: members, or the command as it was proposed
 //! ```
 //!
-//! In: openraft's values or bytes. Out: the other. Refuses what it does not know or what is damaged, never guesses.
+//! Everything but an entry is JSON. In: openraft's values or bytes. Out: the other. Never guesses: what it does not know
+//! is refused.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use openraft::vote::RaftLeaderId;
 use openraft::{BasicNode, EntryPayload, Membership};
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 
-use crate::checksum::crc32;
 use crate::command::{Command, Entry, LogId, StoredMembership, TypeConfig, Vote};
 
-/// The newest record format, and so far the only one.
-const VERSION: u8 = 1;
+/// Bytes of an entry before its payload.
+const ENTRY_HEADER_BYTES: usize = 25;
 
-/// Bytes before the JSON.
-const HEADER_BYTES: usize = 5;
+const BLANK: u8 = 0;
+const MEMBERS: u8 = 1;
+const COMMAND: u8 = 2;
 
-/// Why a record cannot be used.
+/// Why bytes are not what they should be.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DecodeError {
-    #[error("the record is cut off")]
+    #[error("it is cut off")]
     Short,
-    #[error("the record has format {found}, newest known is {VERSION}")]
-    TooNew { found: u8 },
-    #[error("the record does not match its checksum")]
-    Checksum,
-    #[error("the record does not parse")]
+    #[error("it has format {found}, newest known is {known}")]
+    TooNew { found: u8, known: u8 },
+    #[error("an entry has the unknown kind {kind}")]
+    Kind { kind: u8 },
+    #[error("it does not parse")]
     Json(#[from] serde_json::Error),
-    #[error("the record's membership is not one")]
+    #[error("its membership is not one")]
     Membership,
 }
 
@@ -49,7 +48,7 @@ pub(crate) struct Position {
 
 /// Who may become leader, and who is being replaced.
 #[derive(Debug, Default, Serialize, Deserialize)]
-pub(crate) struct Members {
+pub(crate) struct StoredMembers {
     /// One set, or two during a change.
     voters: Vec<BTreeSet<u64>>,
     /// Address of every member.
@@ -60,99 +59,89 @@ pub(crate) struct Members {
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct PlacedMembers {
     at: Option<Position>,
-    members: Members,
+    members: StoredMembers,
 }
 
-#[derive(Serialize, Deserialize)]
-struct StoredVote {
-    term: u64,
-    node: u64,
-    committed: bool,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum StoredPayload<T> {
-    Blank,
-    Members(Members),
-    Command(T),
-}
-
-#[derive(Serialize, Deserialize)]
-struct StoredEntry<T> {
-    at: Position,
-    payload: StoredPayload<T>,
-}
-
-/// Any of our shapes as a record.
-pub(crate) fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, serde_json::Error> {
-    let mut record = vec![0; HEADER_BYTES];
-    serde_json::to_writer(&mut record, value)?;
-    record[0] = VERSION;
-    let sum = crc32(&record[HEADER_BYTES..]);
-    record[1..HEADER_BYTES].copy_from_slice(&sum.to_be_bytes());
-    Ok(record)
-}
-
-/// A record as one of our shapes.
-pub(crate) fn decode<T: DeserializeOwned>(record: &[u8]) -> Result<T, DecodeError> {
-    Ok(serde_json::from_slice(body(record)?)?)
-}
-
-fn body(record: &[u8]) -> Result<&[u8], DecodeError> {
-    let (header, body) = record.split_at_checked(HEADER_BYTES).ok_or(DecodeError::Short)?;
-    if header[0] != VERSION {
-        return Err(DecodeError::TooNew { found: header[0] });
-    }
-    if header[1..] != crc32(body).to_be_bytes() {
-        return Err(DecodeError::Checksum);
-    }
-    Ok(body)
+/// A vote, or a leader if it is committed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct StoredVote {
+    pub(crate) term: u64,
+    pub(crate) node: u64,
+    pub(crate) committed: bool,
 }
 
 pub(crate) fn encode_entry(entry: &Entry) -> Result<Vec<u8>, serde_json::Error> {
-    let payload = match &entry.payload {
-        EntryPayload::Blank => StoredPayload::Blank,
-        EntryPayload::Membership(members) => StoredPayload::Members(Members::of(members)),
-        EntryPayload::Normal(command) => {
-            let json = std::str::from_utf8(&command.encoded).expect("JSON is UTF-8");
-            StoredPayload::Command(serde_json::from_str::<&RawValue>(json)?)
+    let at = Position::of(entry.log_id);
+    let members;
+    let (kind, payload): (u8, &[u8]) = match &entry.payload {
+        EntryPayload::Blank => (BLANK, &[]),
+        EntryPayload::Membership(membership) => {
+            members = serde_json::to_vec(&StoredMembers::of(membership))?;
+            (MEMBERS, &members)
         }
+        EntryPayload::Normal(command) => (COMMAND, &command.encoded),
     };
-    encode(&StoredEntry { at: Position::of(entry.log_id), payload })
+    let mut bytes = Vec::with_capacity(ENTRY_HEADER_BYTES + payload.len());
+    bytes.extend_from_slice(&at.term.to_be_bytes());
+    bytes.extend_from_slice(&at.node.to_be_bytes());
+    bytes.extend_from_slice(&at.index.to_be_bytes());
+    bytes.push(kind);
+    bytes.extend_from_slice(payload);
+    Ok(bytes)
 }
 
-pub(crate) fn decode_entry(record: &[u8]) -> Result<Entry, DecodeError> {
-    let stored: StoredEntry<&RawValue> = serde_json::from_slice(body(record)?)?;
-    let payload = match stored.payload {
-        StoredPayload::Blank => EntryPayload::Blank,
-        StoredPayload::Members(members) => EntryPayload::Membership(members.into_membership()?),
-        StoredPayload::Command(json) => EntryPayload::Normal(Command::decode(json.get().as_bytes())?),
+pub(crate) fn decode_entry(bytes: &[u8]) -> Result<Entry, DecodeError> {
+    let (at, kind, payload) = split_entry(bytes)?;
+    let payload = match kind {
+        BLANK => EntryPayload::Blank,
+        MEMBERS => {
+            EntryPayload::Membership(serde_json::from_slice::<StoredMembers>(payload)?.into_membership()?)
+        }
+        COMMAND => EntryPayload::Normal(Command::decode(payload)?),
+        kind => return Err(DecodeError::Kind { kind }),
     };
-    Ok(Entry { log_id: stored.at.into_log_id(), payload })
+    Ok(Entry { log_id: at.into_log_id(), payload })
 }
 
-/// Checks a record without building its command; gives its place.
-pub(crate) fn check_entry(record: &[u8]) -> Result<Position, DecodeError> {
-    let stored: StoredEntry<&RawValue> = serde_json::from_slice(body(record)?)?;
-    Ok(stored.at)
+/// An entry's place, without building its payload.
+pub(crate) fn position_of_entry(bytes: &[u8]) -> Result<Position, DecodeError> {
+    split_entry(bytes).map(|(at, _, _)| at)
 }
 
-pub(crate) fn encode_vote(vote: &Vote) -> Result<Vec<u8>, serde_json::Error> {
-    encode(&StoredVote {
-        term: vote.leader_id.term(),
-        node: *vote.leader_id.node_id(),
-        committed: vote.committed,
-    })
+fn split_entry(bytes: &[u8]) -> Result<(Position, u8, &[u8]), DecodeError> {
+    let (term, rest) = split_number(bytes)?;
+    let (node, rest) = split_number(rest)?;
+    let (index, rest) = split_number(rest)?;
+    let (kind, payload) = rest.split_first().ok_or(DecodeError::Short)?;
+    Ok((Position { term, node, index }, *kind, payload))
 }
 
-pub(crate) fn decode_vote(record: &[u8]) -> Result<Vote, DecodeError> {
-    let stored: StoredVote = decode(record)?;
-    Ok(if stored.committed {
-        Vote::new_committed(stored.term, stored.node)
-    } else {
-        Vote::new(stored.term, stored.node)
-    })
+/// The big-endian number that `bytes` begins with, and what follows it.
+pub(crate) fn split_number(bytes: &[u8]) -> Result<(u64, &[u8]), DecodeError> {
+    let (number, rest) = bytes.split_first_chunk().ok_or(DecodeError::Short)?;
+    Ok((u64::from_be_bytes(*number), rest))
+}
+
+/// An entry that makes `members` all there is: the first one of them with a vote, alone.
+pub(crate) fn lone_membership(at: Position, node: u64, address: String) -> Entry {
+    let nodes = BTreeMap::from([(node, BasicNode { addr: address })]);
+    let membership = Membership::new(vec![BTreeSet::from([node])], nodes)
+        .expect("one voter whose address is given is a membership");
+    Entry { log_id: at.into_log_id(), payload: EntryPayload::Membership(membership) }
+}
+
+impl StoredVote {
+    pub(crate) fn of(vote: &Vote) -> Self {
+        Self { term: vote.leader_id.term(), node: *vote.leader_id.node_id(), committed: vote.committed }
+    }
+
+    pub(crate) fn into_vote(self) -> Vote {
+        if self.committed {
+            Vote::new_committed(self.term, self.node)
+        } else {
+            Vote::new(self.term, self.node)
+        }
+    }
 }
 
 impl Position {
@@ -166,7 +155,7 @@ impl Position {
     }
 }
 
-impl Members {
+impl StoredMembers {
     fn of(membership: &Membership<u64, BasicNode>) -> Self {
         Self {
             voters: membership.get_joint_config().clone(),
@@ -183,7 +172,7 @@ impl Members {
 
 impl PlacedMembers {
     pub(crate) fn of(stored: &StoredMembership) -> Self {
-        Self { at: stored.log_id().map(Position::of), members: Members::of(stored.membership()) }
+        Self { at: stored.log_id().map(Position::of), members: StoredMembers::of(stored.membership()) }
     }
 
     pub(crate) fn into_stored(self) -> Result<StoredMembership, DecodeError> {

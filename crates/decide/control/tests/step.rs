@@ -6,7 +6,7 @@ use objects::{
     NodeState, PortConfig, ResourceRequirements, Resources, ServiceId, ServiceMode, ServiceSpec, Task,
     TaskSpec, TaskState, TaskStatus, Timestamp, UpdateConfig,
 };
-use store::{Store, Write};
+use store::{Kind, Store, Write};
 
 struct Shell {
     store: Store,
@@ -87,6 +87,21 @@ impl Shell {
     fn tasks(&self, is_meant: impl Fn(&Task) -> bool) -> usize {
         self.store.tasks().filter(|task| is_meant(task)).count()
     }
+}
+
+#[test]
+fn what_was_to_happen_later_happens_although_the_clock_is_set_back() {
+    let mut shell = Shell::new(&["a"]);
+    shell.create(spec(1));
+    shell.settle();
+    shell.report(TaskState::Running);
+    shell.settle();
+    shell.report(TaskState::Failed);
+    let waits_until = shell.settle().wake_at.expect("a restart has a delay");
+    shell.now = waits_until - Nanos::from_secs(3600);
+    shell.settle();
+    let desired: Vec<_> = shell.store.tasks().map(|task| task.desired_state).collect();
+    assert!(desired.contains(&TaskState::Running), "{desired:?}");
 }
 
 #[test]
@@ -197,6 +212,51 @@ fn a_task_that_waits_for_room_is_placed_when_another_ends() {
 }
 
 #[test]
+fn room_for_one_is_offered_to_few_of_many_that_wait_and_room_for_many_to_many() {
+    let mut shell = Shell::new(&["a"]);
+    let mut wanted = spec(1);
+    let reserving = |nano_cpus| {
+        let reservations = Some(Resources { nano_cpus, ..Default::default() });
+        Some(ResourceRequirements { reservations, limits: None })
+    };
+    wanted.name = "first".to_owned();
+    wanted.task_template.resources = reserving(1_000_000_000);
+    let first = shell.create(wanted.clone());
+    shell.settle();
+    wanted.name = "many".to_owned();
+    wanted.mode = ServiceMode::replicas(500);
+    wanted.task_template.resources = reserving(50_000_000);
+    shell.create(wanted);
+    shell.settle();
+    let waiting = |shell: &Shell| shell.tasks(|task| task.status.state == TaskState::Pending);
+    assert_eq!(waiting(&shell), 500);
+    // What is gone from the store is gone from its node.
+    let ended = shell.store.tasks_of_service(&first).next().unwrap().clone();
+    shell.commit(&[Write::Remove {
+        kind: Kind::Task,
+        id: ended.id.to_string(),
+        read_version: ended.meta.version,
+    }]);
+    let mut looked_at = 0;
+    loop {
+        let decision = shell.step();
+        looked_at += decision.reasons.iter().filter(|reason| matches!(reason, Reason::NoNode { .. })).count();
+        if decision.writes.is_empty() {
+            break;
+        }
+        shell.commit(&decision.writes);
+    }
+    assert_eq!(waiting(&shell), 480, "as many as fit");
+    assert!(looked_at < 100, "{looked_at} were looked at in vain");
+    // A reason that is another one now is told to every task.
+    shell.commit(&[Write::Create(node("b").into())]);
+    shell.settle();
+    assert_eq!(waiting(&shell), 460);
+    assert_eq!(shell.tasks(|task| task.status.err.contains("on 2 nodes")), 460);
+    assert!(shell.dirty.is_true_to(&shell.store));
+}
+
+#[test]
 fn a_restart_delay_is_a_time_to_wake_at_and_a_new_leader_waits_for_the_rest_of_it() {
     let mut shell = Shell::new(&["a"]);
     shell.create(spec(1));
@@ -224,6 +284,9 @@ fn an_automatic_rollback_gives_the_service_its_old_ports_again() {
         spec
     };
     let mut shell = Shell::new(&["a"]);
+    let ingress = objects::NetworkSpec { name: "ingress".to_owned(), ingress: true, ..Default::default() };
+    let writes = control::networks::create(&shell.store, "ingress".into(), ingress).unwrap();
+    shell.commit(&writes);
     let id = shell.create(publish("web:1", 8080));
     shell.settle();
     shell.report(TaskState::Running);
@@ -255,4 +318,28 @@ fn a_drained_node_is_left_and_a_paused_one_is_not() {
         assert_eq!(shell.tasks(|task| task.is_wanted() && task.node_id.as_str() == "a"), expect);
     }
     assert_eq!(shell.tasks(|task| task.is_wanted() && task.node_id.as_str() == "b"), 4);
+}
+
+/// Found by the simulator (seed 902): the reason to stop a task may be gone before the decision is committed.
+#[test]
+fn a_node_that_is_back_just_now_keeps_its_tasks() {
+    let mut shell = Shell::new(&["a"]);
+    let (_, writes) = request::create_service(&shell.store, spec(1), &mut shell.ids).expect("a valid spec");
+    shell.commit(&writes);
+    shell.settle();
+    let change = |shell: &mut Shell, state| {
+        let mut node = Node::clone(shell.store.node(&"a".into()).expect("it is known"));
+        node.status.state = state;
+        shell.commit(&[Write::update(node)]);
+    };
+    change(&mut shell, NodeState::Down);
+    let decision = shell.step();
+    assert!(!decision.writes.is_empty(), "the task of a lost node is replaced");
+    change(&mut shell, NodeState::Ready);
+    let index = shell.store.applied() + 1;
+    let refused = shell.store.apply(index, shell.now, &decision.writes).expect_err("the node was read");
+    assert_eq!(refused.to_string(), "update out of sequence");
+    shell.settle();
+    assert_eq!(shell.store.tasks().filter(|task| task.is_wanted()).count(), 1);
+    assert_eq!(shell.store.task_count(), 1);
 }

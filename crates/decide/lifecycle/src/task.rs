@@ -5,6 +5,7 @@
 //!                            │                                            │                          │
 //!                            └► REJECTED                                  └► FAILED ◄─ exit ≠ 0 ─────┤
 //!                  wanted to stop: stop ► SHUTDOWN                                    exit 0 ► COMPLETE
+//!                                                                       the machine went down ► ORPHANED
 //! ```
 //!
 //! In: what is wanted, what was observed, what the container does, what is under way. Out: the new state with its
@@ -38,6 +39,8 @@ pub enum Container<'a> {
         /// Why the end is unusual; usually empty.
         cause: &'a str,
     },
+    /// It ran when its machine went down.
+    Lost,
 }
 
 /// What is being done to a container.
@@ -164,6 +167,7 @@ fn starting(view: &View<'_>) -> Step {
         Container::Running { health: Some(health::Status::Starting) } => Step::Wait,
         Container::Running { health: Some(health::Status::Unhealthy) } => Step::Begin(Operation::Stop),
         Container::Ended { exit_code, cause } => ended(view, exit_code, cause),
+        Container::Lost => orphaned(),
     }
 }
 
@@ -173,7 +177,14 @@ fn running(view: &View<'_>) -> Step {
         Container::Running { health: Some(health::Status::Unhealthy) } => Step::Begin(Operation::Stop),
         Container::Running { .. } => Step::Wait,
         Container::Ended { exit_code, cause } => ended(view, exit_code, cause),
+        Container::Lost => orphaned(),
     }
+}
+
+/// It did nothing wrong: like a task whose node does not come back, it is replaced without a delay and counts as no attempt.
+fn orphaned() -> Step {
+    let error = "the node went down while the task ran".to_owned();
+    Step::Become { state: TaskState::Orphaned, message: None, error }
 }
 
 fn ended(view: &View<'_>, exit_code: i64, cause: &str) -> Step {
@@ -248,6 +259,15 @@ mod tests {
         check(Running, Starting, Container::Created, Step::Begin(Operation::Start));
         check(Running, Starting, RUNS, become_(Running, "started"));
         check(Running, Running, RUNS, Step::Wait);
+    }
+
+    #[test]
+    fn a_task_whose_machine_went_down_did_not_fail() {
+        for observed in [Starting, Running] {
+            check(Running, observed, Container::Lost, orphaned());
+        }
+        check(Shutdown, Running, Container::Lost, become_(Shutdown, "shutdown"));
+        check(Running, TaskState::Orphaned, Container::Lost, Step::Wait);
     }
 
     #[test]

@@ -5,14 +5,14 @@
 //!
 //! ```text
 //!  prerouting, output ─► publish ─► (map) chain of the port ─► dnat to a backend
-//!  forward: established, same bridge, dnat ─► accept; anything else into a bridge ─► drop
+//!  forward: internal to elsewhere ─► drop; established, same bridge, dnat ─► accept; anything else into a bridge ─► drop
 //!  postrouting: leaving, hairpin, from 127/8 ─► masquerade
 //! ```
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 
 use crate::port::HostPort;
 
@@ -20,7 +20,7 @@ use crate::port::HostPort;
 pub const PUBLISH: &str = "publish";
 /// The chain that answers connections to ports without backends.
 pub const REFUSE: &str = "refuse";
-const LOOPBACK: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8);
+const LOOPBACK: IpNet = IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8));
 
 /// A bridge whose containers are served.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,7 +28,22 @@ pub struct Bridge {
     /// Its link.
     pub name: String,
     /// Its containers' addresses.
-    pub subnet: Ipv4Net,
+    pub subnets: Vec<IpNet>,
+    /// Nothing leaves it or comes in from elsewhere.
+    pub is_internal: bool,
+    /// Its containers talk to each other.
+    pub joins_containers: bool,
+    /// Its containers show themselves outside with the machine's address.
+    pub masquerades: bool,
+}
+
+/// The machine's link to the ingress namespace, through which ports that a swarm publishes are served.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Uplink {
+    /// The machine's end.
+    pub name: String,
+    /// What stands for clients that only this machine knows: its own address in the swarm.
+    pub machine: Ipv4Addr,
 }
 
 /// The rules of one machine.
@@ -84,10 +99,12 @@ pub enum Match {
     Out(String),
     /// Leaves by any other link.
     NotOut(String),
-    /// IPv4 from this network.
-    From(Ipv4Net),
-    /// IPv4 to this network.
-    To(Ipv4Net),
+    /// Came in by any other link.
+    NotIn(String),
+    /// From this network.
+    From(IpNet),
+    /// To this network.
+    To(IpNet),
     /// To any address of this machine.
     ToLocal,
     /// IPv4.
@@ -113,6 +130,8 @@ pub enum Action {
     Jump(&'static str),
     /// It gets the sender address of the link it leaves by.
     Masquerade,
+    /// It gets this sender address.
+    Source(Ipv4Addr),
     /// It goes on in the chain that the map of published (address, protocol, port) names.
     PublishedAt,
     /// It goes on in the chain that the map of published (protocol, port) names.
@@ -136,8 +155,8 @@ pub fn port_chain(host: &HostPort) -> String {
 }
 
 impl Firewall {
-    /// The rules for these bridges.
-    pub fn of(bridges: &[Bridge]) -> Self {
+    /// The rules for these bridges, and for the link to the ingress namespace if there is one.
+    pub fn of(bridges: &[Bridge], uplink: Option<&Uplink>) -> Self {
         let publish = Chain {
             name: PUBLISH,
             base: None,
@@ -148,15 +167,23 @@ impl Firewall {
         };
         let to_publish = || vec![Rule { matches: vec![Match::ToLocal], action: Action::Jump(PUBLISH) }];
         let each = |rules: fn(&Bridge) -> Vec<Rule>| bridges.iter().flat_map(rules).collect::<Vec<_>>();
-        let mut forward = vec![Rule { matches: vec![Match::Established], action: Action::Accept }];
+        let mut forward = each(enclosing_rules);
+        forward.push(Rule { matches: vec![Match::Established], action: Action::Accept });
         forward.extend(each(forward_rules));
+        forward.extend(uplink.into_iter().flat_map(|uplink| entering_rules(&uplink.name)));
+        let mut raw = each(loopback_rules);
+        raw.extend(uplink.into_iter().flat_map(|uplink| loopback_rules_of(&uplink.name)));
+        // Before the masquerading: it would give them an address that no other machine knows.
+        let mut leaving: Vec<_> =
+            uplink.into_iter().flat_map(|uplink| source_rules(uplink, bridges)).collect();
+        leaving.extend(each(masquerade_rules));
         let chains = vec![
             publish,
             refuse(),
-            Chain { name: "raw", base: Some(Base::Raw), rules: each(loopback_rules) },
+            Chain { name: "raw", base: Some(Base::Raw), rules: raw },
             Chain { name: "prerouting", base: Some(Base::NatIn), rules: to_publish() },
             Chain { name: "output", base: Some(Base::NatLocal), rules: to_publish() },
-            Chain { name: "postrouting", base: Some(Base::NatOut), rules: each(masquerade_rules) },
+            Chain { name: "postrouting", base: Some(Base::NatOut), rules: leaving },
             Chain { name: "forward", base: Some(Base::Forward), rules: forward },
             Chain {
                 name: "input",
@@ -179,10 +206,35 @@ fn refuse() -> Chain {
 /// The bridge lets packets with loopback addresses pass (`route_localnet`), so that this machine reaches published ports
 /// through 127.0.0.1. A container must not use that to reach what listens on this machine's loopback.
 fn loopback_rules(bridge: &Bridge) -> Vec<Rule> {
-    let from_bridge = || Match::In(bridge.name.clone());
+    loopback_rules_of(&bridge.name)
+}
+
+fn loopback_rules_of(link: &str) -> Vec<Rule> {
+    let come_in = || Match::In(link.to_owned());
     vec![
-        Rule { matches: vec![from_bridge(), Match::To(LOOPBACK)], action: Action::Drop },
-        Rule { matches: vec![from_bridge(), Match::From(LOOPBACK)], action: Action::Drop },
+        Rule { matches: vec![come_in(), Match::To(LOOPBACK)], action: Action::Drop },
+        Rule { matches: vec![come_in(), Match::From(LOOPBACK)], action: Action::Drop },
+    ]
+}
+
+/// Tasks anywhere see the client's own address. Addresses of the machine's loopback and of its bridges mean something on it
+/// alone: the machine's address stands for them.
+fn source_rules(uplink: &Uplink, bridges: &[Bridge]) -> Vec<Rule> {
+    let subnets = bridges.iter().flat_map(|bridge| &bridge.subnets).filter(|subnet| subnet.addr().is_ipv4());
+    let known_here = [LOOPBACK].into_iter().chain(subnets.copied());
+    let leave = |from| Rule {
+        matches: vec![Match::From(from), Match::Out(uplink.name.clone())],
+        action: Action::Source(uplink.machine),
+    };
+    known_here.map(leave).collect()
+}
+
+/// Only published ports lead into the ingress namespace.
+fn entering_rules(link: &str) -> Vec<Rule> {
+    let out = || Match::Out(link.to_owned());
+    vec![
+        Rule { matches: vec![out(), Match::Translated], action: Action::Accept },
+        Rule { matches: vec![out()], action: Action::Drop },
     ]
 }
 
@@ -190,22 +242,50 @@ fn loopback_rules(bridge: &Bridge) -> Vec<Rule> {
 /// could answer, and one on the same bridge, which would get the answer directly and not know its sender.
 fn masquerade_rules(bridge: &Bridge) -> Vec<Rule> {
     let out = || Match::Out(bridge.name.clone());
-    let from_bridge = || Match::From(bridge.subnet);
+    let mut rules = vec![Rule { matches: vec![Match::From(LOOPBACK), out()], action: Action::Masquerade }];
+    for subnet in &bridge.subnets {
+        if subnet.addr().is_ipv4() {
+            let hairpin = vec![Match::From(*subnet), out(), Match::Translated];
+            rules.push(Rule { matches: hairpin, action: Action::Masquerade });
+        }
+        if bridge.masquerades && !bridge.is_internal {
+            let leaving = vec![Match::From(*subnet), Match::NotOut(bridge.name.clone())];
+            rules.push(Rule { matches: leaving, action: Action::Masquerade });
+        }
+    }
+    rules
+}
+
+/// An internal network has no way in or out, not even for what was under way when it became one's only network.
+fn enclosing_rules(bridge: &Bridge) -> Vec<Rule> {
+    if !bridge.is_internal {
+        return Vec::new();
+    }
+    let name = || bridge.name.clone();
     vec![
-        Rule { matches: vec![Match::From(LOOPBACK), out()], action: Action::Masquerade },
-        Rule { matches: vec![from_bridge(), out(), Match::Translated], action: Action::Masquerade },
-        Rule { matches: vec![from_bridge(), Match::NotOut(bridge.name.clone())], action: Action::Masquerade },
+        Rule { matches: vec![Match::In(name()), Match::NotOut(name())], action: Action::Drop },
+        Rule { matches: vec![Match::NotIn(name()), Match::Out(name())], action: Action::Drop },
     ]
 }
 
 fn forward_rules(bridge: &Bridge) -> Vec<Rule> {
     let out = || Match::Out(bridge.name.clone());
-    vec![
-        // With br_netfilter, frames between two containers of one bridge come through here as well.
-        Rule { matches: vec![Match::In(bridge.name.clone()), out()], action: Action::Accept },
+    // With br_netfilter, frames between two containers of one bridge come through here as well. Ports of a bridge whose
+    // containers don't talk to each other are isolated besides; what is left for the rule goes by way of the gateway.
+    let inside = match bridge.joins_containers {
+        true => Action::Accept,
+        false => Action::Drop,
+    };
+    let mut rules = vec![
+        Rule { matches: vec![Match::In(bridge.name.clone()), out()], action: inside },
         Rule { matches: vec![out(), Match::Translated], action: Action::Accept },
         Rule { matches: vec![out()], action: Action::Drop },
-    ]
+    ];
+    if !bridge.joins_containers {
+        // A published port is published for everybody.
+        rules.swap(0, 1);
+    }
+    rules
 }
 
 impl fmt::Display for Firewall {
@@ -234,8 +314,11 @@ impl fmt::Display for Match {
             Self::In(link) => write!(f, "iifname {link}"),
             Self::Out(link) => write!(f, "oifname {link}"),
             Self::NotOut(link) => write!(f, "oifname != {link}"),
-            Self::From(network) => write!(f, "ip saddr {network}"),
-            Self::To(network) => write!(f, "ip daddr {network}"),
+            Self::NotIn(link) => write!(f, "iifname != {link}"),
+            Self::From(IpNet::V4(network)) => write!(f, "ip saddr {network}"),
+            Self::From(IpNet::V6(network)) => write!(f, "ip6 saddr {network}"),
+            Self::To(IpNet::V4(network)) => write!(f, "ip daddr {network}"),
+            Self::To(IpNet::V6(network)) => write!(f, "ip6 daddr {network}"),
             Self::ToLocal => f.write_str("fib daddr type local"),
             Self::Ipv4 => f.write_str("meta nfproto ipv4"),
             Self::Established => f.write_str("ct state established,related"),
@@ -253,6 +336,7 @@ impl fmt::Display for Action {
             Self::Drop => f.write_str("drop"),
             Self::Jump(chain) => write!(f, "jump {chain}"),
             Self::Masquerade => f.write_str("masquerade"),
+            Self::Source(ip) => write!(f, "snat ip to {ip}"),
             Self::PublishedAt => f.write_str("ip daddr . meta l4proto . th dport vmap @published_at"),
             Self::Published => f.write_str("meta l4proto . th dport vmap @published"),
             Self::RefuseUnserved => f.write_str("meta l4proto . th dport vmap @unserved"),
@@ -269,7 +353,7 @@ mod tests {
 
     #[test]
     fn the_rules_of_one_bridge_are_these() {
-        let bridge = Bridge { name: "skep0".into(), subnet: "172.17.0.0/16".parse().unwrap() };
+        let bridge = bridge("skep0", "172.17.0.0/16");
         let expect = "\
 publish
   meta nfproto ipv4 ip daddr . meta l4proto . th dport vmap @published_at
@@ -296,7 +380,60 @@ forward (Forward)
 input (Input)
   ct state new meta nfproto ipv4 meta l4proto . th dport vmap @unserved
 ";
-        assert_eq!(Firewall::of(&[bridge]).to_string(), expect);
+        assert_eq!(Firewall::of(&[bridge], None).to_string(), expect);
+    }
+
+    fn bridge(name: &str, subnet: &str) -> Bridge {
+        Bridge {
+            name: name.into(),
+            subnets: subnet.split(' ').map(|subnet| subnet.parse().unwrap()).collect(),
+            is_internal: false,
+            joins_containers: true,
+            masquerades: true,
+        }
+    }
+
+    /// The rules of the chains `forward` and `postrouting`.
+    fn rules_of(bridges: &[Bridge], chain: &str) -> String {
+        let mut firewall = Firewall::of(bridges, None);
+        firewall.chains.retain(|found| found.name == chain);
+        firewall.to_string().lines().skip(1).map(|line| format!("{}\n", line.trim())).collect()
+    }
+
+    #[test]
+    fn bridges_are_kept_apart_and_internal_ones_closed() {
+        let inside = Bridge { is_internal: true, ..bridge("in0", "10.1.0.0/24") };
+        let expect = "\
+iifname in0 oifname != in0 drop
+iifname != in0 oifname in0 drop
+ct state established,related accept
+iifname a0 oifname a0 accept
+oifname a0 ct status dnat accept
+oifname a0 drop
+iifname in0 oifname in0 accept
+oifname in0 ct status dnat accept
+oifname in0 drop
+";
+        let bridges = [bridge("a0", "10.0.0.0/24 fd00::/64"), inside];
+        assert_eq!(rules_of(&bridges, "forward"), expect);
+        let masqueraded = rules_of(&bridges, "postrouting");
+        assert!(masqueraded.contains("ip6 saddr fd00::/64 oifname != a0 masquerade"));
+        assert!(masqueraded.contains("ip saddr 10.0.0.0/24 oifname != a0 masquerade"));
+        assert!(!masqueraded.contains("ip saddr 10.1.0.0/24 oifname != in0"));
+    }
+
+    #[test]
+    fn containers_that_do_not_talk_to_each_other_still_reach_published_ports() {
+        let apart = Bridge { joins_containers: false, masquerades: false, ..bridge("gw0", "10.0.0.0/24") };
+        let expect = "\
+ct state established,related accept
+oifname gw0 ct status dnat accept
+iifname gw0 oifname gw0 drop
+oifname gw0 drop
+";
+        let bridges = [apart];
+        assert_eq!(rules_of(&bridges, "forward"), expect);
+        assert!(!rules_of(&bridges, "postrouting").contains("!="));
     }
 
     #[test]

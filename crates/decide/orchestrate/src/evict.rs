@@ -31,7 +31,8 @@ pub fn node(draft: &mut Draft<'_>, id: &NodeId, turn: &mut Turn<'_>) -> Option<o
         };
         let gives_up_at = since + ORPHAN_AFTER;
         if gives_up_at > turn.now {
-            return Some(gives_up_at);
+            let moves_at = node.internal.tasks_move_at;
+            return Some(if moves_at > turn.now { moves_at.min(gives_up_at) } else { gives_up_at });
         }
         for task in draft.store().tasks_on_node(id).filter(|task| !task.is_terminal()) {
             let lost = removal::orphan(task, turn);

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use objects::{Availability, NodeId, NodeState, Service, SlotKey, TaskState};
+use objects::{Availability, NodeId, NodeState, Service, SlotKey, TaskState, Timestamp};
 use store::Draft;
 
 use crate::Turn;
@@ -45,7 +45,7 @@ pub(crate) fn may_get_task(draft: &Draft<'_>, service: &Service, node: &NodeId) 
 }
 
 /// Stops the service's task on a node that it should not be on; forgets it when the node is gone.
-pub(crate) fn leave_wrong_node(draft: &mut Draft<'_>, service: &Service, node: &NodeId) {
+pub(crate) fn leave_wrong_node(draft: &mut Draft<'_>, service: &Service, node: &NodeId, now: Timestamp) {
     let slot = SlotKey::Node(node.clone());
     let Some(found) = draft.node(node).cloned() else {
         for task in draft.tasks_in_slot(&service.id, &slot) {
@@ -53,7 +53,7 @@ pub(crate) fn leave_wrong_node(draft: &mut Draft<'_>, service: &Service, node: &
         }
         return;
     };
-    if !found.must_be_left() && satisfies(Some(&found), &service.spec.task_template) {
+    if !found.must_be_left(now) && satisfies(Some(&found), &service.spec.task_template) {
         return;
     }
     for task in draft.tasks_in_slot(&service.id, &slot) {

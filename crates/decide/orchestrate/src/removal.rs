@@ -7,6 +7,9 @@ use store::Draft;
 
 use crate::Turn;
 
+/// Message of a task whose node was removed. Source: moby/swarmkit, `manager/controlapi/node.go` (`orphanNodeTasks`).
+const NODE_DELETED_MESSAGE: &str = "Task belonged to a node that has been deleted";
+
 /// Asks for the removal of every task of the slot.
 pub(crate) fn remove_slot(draft: &mut Draft<'_>, service: &ServiceId, slot: &SlotKey, turn: &Turn<'_>) {
     for task in draft.tasks_in_slot(service, slot) {
@@ -25,7 +28,9 @@ pub(crate) fn forget(draft: &mut Draft<'_>, service: &ServiceId, slot: &SlotKey,
         if task.desired_state == TaskState::Remove && is_over {
             draft.remove_task(&task.id);
         } else if node_is_gone && !task.is_terminal() {
-            draft.put_task(orphan(&task, turn));
+            let mut lost = orphan(&task, turn);
+            lost.status.message = NODE_DELETED_MESSAGE.to_owned();
+            draft.put_task(lost);
         }
     }
 }

@@ -1,12 +1,14 @@
 //! Decides what happens when a task ends, or loses its node (reference, 1.5).
 //!
 //! In: the tasks of a slot. Out: ended tasks are no longer wanted, and those that their restart policy allows have a
-//! replacement that waits for its delay and for the old task to stop. Never starts a replacement: `slot` does.
+//! replacement that waits for its delay and for the old task to stop. A node that is drained is left in the update order
+//! of the service. Never starts a waiting replacement: `slot` does.
 
 use std::sync::Arc;
 
 use objects::{
     DelayedStart, Nanos, Restart, RestartCondition, RestartHistory, Service, SlotKey, Task, TaskState,
+    Timestamp, UpdateOrder,
 };
 use store::Draft;
 
@@ -25,8 +27,10 @@ const MAX_REMEMBERED: u64 = 1000;
 enum Cause {
     /// It ended by itself.
     Ended,
-    /// Its node is down, drained or gone.
+    /// Its node is lost or gone.
     LostNode,
+    /// Its node is up, and is to be left.
+    Drained,
 }
 
 /// Retires every wanted task of the slot that cannot go on, and makes the replacements.
@@ -35,39 +39,60 @@ pub(crate) fn restart_ended(draft: &mut Draft<'_>, service: &Service, slot: &Slo
         if !task.is_wanted() {
             continue;
         }
-        let Some(cause) = cause(draft, &task) else { continue };
-        if let Some(retired) = task.desired(TaskState::Shutdown) {
-            draft.put_task(retired);
+        let Some(cause) = cause(draft, &task, turn.now) else { continue };
+        if cause == Cause::Ended && waits_to_start(&task) {
+            continue;
         }
-        let is_lost = cause == Cause::LostNode;
         let has_place = match slot {
             SlotKey::Slot(_) => true,
             SlotKey::Node(node) => global::may_get_task(draft, service, node),
         };
-        if has_place && may_restart(&task, is_lost) && !has_other(draft, service, slot, &task) {
-            replace(draft, service, slot, &task, cause, turn);
+        let is_replaced = has_place && may_restart(&task, cause != Cause::Ended);
+        let order = order(service, &task, cause);
+        // With start-first it serves on until the new one runs: `slot` retires it then.
+        if order == UpdateOrder::StopFirst || !is_replaced {
+            draft.put_task(task.desired(TaskState::Shutdown).expect("a wanted task is below SHUTDOWN"));
+        }
+        if is_replaced && !has_other(draft, service, slot, &task, turn.now) {
+            replace(draft, service, slot, &task, cause, order, turn);
         }
     }
 }
 
-fn cause(draft: &Draft<'_>, task: &Task) -> Option<Cause> {
+/// Whether the task that serves on a node that is to be left stops before its replacement runs, or after.
+fn order(service: &Service, task: &Task, cause: Cause) -> UpdateOrder {
+    let is_serving = cause == Cause::Drained && task.status.state == TaskState::Running && task.slot > 0;
+    if is_serving { service.spec.update().order } else { UpdateOrder::StopFirst }
+}
+
+fn cause(draft: &Draft<'_>, task: &Task, now: Timestamp) -> Option<Cause> {
     if task.is_terminal() {
         return Some(if task.status.state == TaskState::Orphaned { Cause::LostNode } else { Cause::Ended });
     }
     if task.node_id.is_empty() {
         return None;
     }
-    let must_leave = draft.node(&task.node_id).is_none_or(|node| node.must_be_left());
-    must_leave.then_some(Cause::LostNode)
+    match draft.node(&task.node_id) {
+        Some(node) if node.is_lost(now) => Some(Cause::LostNode),
+        Some(node) if node.must_be_left(now) => Some(Cause::Drained),
+        Some(_) => None,
+        None => Some(Cause::LostNode),
+    }
+}
+
+/// Whether a task has ended before it was its turn to start. Its replacement waits for that turn: a task that cannot even be
+/// prepared is not tried more often than one that ends soon after it ran.
+fn waits_to_start(task: &Task) -> bool {
+    task.desired_state == TaskState::Ready && task.internal.start.is_some()
 }
 
 /// Whether the slot has another task that can serve in place of `ended`: one that is not of an old spec.
-fn has_other(draft: &Draft<'_>, service: &Service, slot: &SlotKey, ended: &Task) -> bool {
+fn has_other(draft: &Draft<'_>, service: &Service, slot: &SlotKey, ended: &Task, now: Timestamp) -> bool {
     draft.tasks_in_slot(&service.id, slot).iter().any(|other| {
         let node = draft.node(&other.node_id).map(Arc::as_ref);
         other.id != ended.id
             && other.is_wanted()
-            && cause(draft, other).is_none()
+            && cause(draft, other, now).is_none()
             && !is_outdated(service, other, node)
     })
 }
@@ -108,15 +133,18 @@ fn replace(
     slot: &SlotKey,
     old: &Task,
     cause: Cause,
+    order: UpdateOrder,
     turn: &mut Turn<'_>,
 ) {
     let delay = if cause == Cause::Ended { old.spec.restart().delay() } else { Nanos::ZERO };
     let restarts = history(service, old, cause, turn);
     let since = turn.now;
     let new = spawn(draft, service, slot, turn, |task| {
-        task.desired_state = TaskState::Ready;
-        task.internal.start = Some(DelayedStart { since, delay });
         task.internal.restarts = restarts;
+        if order == UpdateOrder::StopFirst {
+            task.desired_state = TaskState::Ready;
+            task.internal.start = Some(DelayedStart { since, delay });
+        }
     });
     turn.reasons.push(Reason::Restarted { service: service.id.clone(), old: old.id.clone(), new: new.id });
 }
@@ -125,7 +153,7 @@ fn replace(
 fn history(service: &Service, old: &Task, cause: Cause, turn: &Turn<'_>) -> RestartHistory {
     let is_same_spec = old.internal.spec_version == service.internal.spec_version;
     let mut history = if is_same_spec { old.internal.restarts.clone() } else { RestartHistory::default() };
-    if cause == Cause::LostNode {
+    if cause != Cause::Ended {
         return history;
     }
     history.attempts += 1;

@@ -144,13 +144,13 @@ fn busy(made: &[Arc<Task>], delay: Nanos, turn: &Turn<'_>) -> (usize, Option<Tim
     let mut busy = 0;
     let mut first: Option<Timestamp> = None;
     for task in made {
-        match reached_at(task).map(|at| at + delay) {
-            None => busy += 1,
-            Some(free_at) if free_at > turn.now => {
-                busy += 1;
-                first = Some(first.map_or(free_at, |known| known.min(free_at)));
-            }
-            Some(_) => {}
+        let Some(reached_at) = reached_at(task) else {
+            busy += 1;
+            continue;
+        };
+        if let Some(free_at) = turn.ends(reached_at, delay) {
+            busy += 1;
+            first = Some(first.map_or(free_at, |known| known.min(free_at)));
         }
     }
     (busy, first)
@@ -222,9 +222,8 @@ fn finish(
 ) {
     let monitor = config.monitor();
     let watch = if config.delay >= monitor { config.delay + Nanos::from_secs(1) } else { monitor };
-    let last = made.iter().filter_map(|task| reached_at(task)).max();
-    let at = last.map_or(turn.now, |last| last + config.delay + watch);
-    if at > turn.now {
+    let watched = made.iter().filter_map(|task| turn.ends(reached_at(task)?, config.delay + watch));
+    if let Some(at) = watched.max() {
         return turn.wake((service.id.clone(), None), at);
     }
     let is_rollback =

@@ -2,29 +2,37 @@
 //!
 //! In: which service or slot changed. Out: its tasks as they should be, in the draft.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use objects::{ServiceId, SlotKey};
+use objects::{ServiceId, SlotKey, Task};
 use store::Draft;
 
-use crate::slot::tend;
+use crate::slot::{is_fine, tend};
 use crate::{Turn, global, removal, replicated, rollout};
 
 /// Looks after all slots of a service: cost follows the number of its tasks.
 pub fn service(draft: &mut Draft<'_>, id: &ServiceId, turn: &mut Turn<'_>) {
-    let slots: BTreeSet<SlotKey> = draft.tasks_of_service(id).iter().map(|task| task.slot_key()).collect();
+    let tasks = draft.tasks_of_service(id);
+    let mut slots: BTreeMap<SlotKey, Vec<&Arc<Task>>> = BTreeMap::new();
+    for task in &tasks {
+        slots.entry(task.slot_key()).or_default().push(task);
+    }
     let Some(service) = draft.service(id).cloned() else {
-        for slot in &slots {
+        for slot in slots.keys() {
             removal::remove_slot(draft, id, slot, turn);
         }
         return;
     };
-    for slot in &slots {
+    let taken = slots.len() as u64;
+    let is_fine = |tasks: &[&Arc<Task>]| matches!(tasks, [task] if is_fine(draft, task, turn.now));
+    slots.retain(|_, tasks| !is_fine(tasks));
+    for slot in slots.keys() {
         tend(draft, &service, slot, turn);
     }
     if service.spec.is_global() {
         global::fill(draft, &service, turn);
-    } else {
+    } else if !slots.is_empty() || service.spec.replicas() != Some(taken) {
         replicated::scale(draft, &service, turn);
     }
     rollout::advance(draft, &service, turn);

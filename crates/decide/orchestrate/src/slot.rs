@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use objects::{Nanos, NodeState, Service, SlotKey, Task, TaskId, TaskState};
+use objects::{Nanos, Service, SlotKey, Task, TaskId, TaskState, Timestamp};
 use store::Draft;
 
 use crate::outdated::is_outdated;
@@ -17,14 +17,31 @@ pub(crate) const OLD_TASK_LIMIT: Nanos = Nanos::from_secs(60);
 
 /// Looks after one slot of a service that exists.
 pub(crate) fn tend(draft: &mut Draft<'_>, service: &Service, slot: &SlotKey, turn: &mut Turn<'_>) {
+    let mut tasks = draft.slot(&service.id, slot);
+    if let (Some(task), None) = (tasks.next(), tasks.next())
+        && is_fine(draft, task, turn.now)
+    {
+        return;
+    }
+    drop(tasks);
     removal::forget(draft, &service.id, slot, turn);
     if let SlotKey::Node(node) = slot {
-        global::leave_wrong_node(draft, service, node);
+        global::leave_wrong_node(draft, service, node, turn.now);
     }
     restart::restart_ended(draft, service, slot, turn);
-    retire_replaced(draft, service, slot);
+    retire_replaced(draft, service, slot, turn.now);
     start_waiting(draft, service, slot, turn);
     history::trim(draft, service, slot);
+}
+
+/// Whether there is nothing to do about a slot that has this task alone: it goes on where it is. Most slots are so, most
+/// of the time.
+pub(crate) fn is_fine(draft: &Draft<'_>, task: &Task, now: Timestamp) -> bool {
+    let has_place = || match draft.node(&task.node_id) {
+        Some(node) => !node.must_be_left(now),
+        None => task.node_id.is_empty(),
+    };
+    task.desired_state == TaskState::Running && !task.is_terminal() && task.slot > 0 && has_place()
 }
 
 /// The tasks of a slot from the oldest to the newest, without those that are to be removed.
@@ -40,14 +57,18 @@ pub(crate) fn age_key(task: &Task) -> (u64, TaskId) {
     (task.internal.generation, task.id.clone())
 }
 
-/// Leaves one wanted task: the newest current one once it runs. Until then one of an old spec stays beside it.
-fn retire_replaced(draft: &mut Draft<'_>, service: &Service, slot: &SlotKey) {
+/// Leaves one wanted task: the newest current one once it runs. Until then one stays beside it that is of an old spec, or
+/// on a node that is to be left.
+fn retire_replaced(draft: &mut Draft<'_>, service: &Service, slot: &SlotKey, now: Timestamp) {
     let mut wanted = by_age(draft, service, slot);
     wanted.retain(|task| task.is_wanted());
     if wanted.len() < 2 {
         return;
     }
-    let is_old = |task: &Task| is_outdated(service, task, draft.node(&task.node_id).map(Arc::as_ref));
+    let is_old = |task: &Task| {
+        let node = draft.node(&task.node_id).map(Arc::as_ref);
+        is_outdated(service, task, node) || node.is_some_and(|node| node.must_be_left(now))
+    };
     let (old, current): (Vec<_>, Vec<_>) = wanted.into_iter().partition(|task| is_old(task));
     let kept = best(&current);
     let is_replaced = kept.is_some_and(is_running);
@@ -81,10 +102,9 @@ fn start_waiting(draft: &mut Draft<'_>, service: &Service, slot: &SlotKey, turn:
         else {
             continue;
         };
-        let delay_ends = start.since + start.delay;
-        let must_wait = tasks[..position].iter().any(|older| is_stopping(draft, older));
-        let at = if must_wait { delay_ends.max(start.since + OLD_TASK_LIMIT) } else { delay_ends };
-        if at > turn.now {
+        let must_wait = tasks[..position].iter().any(|older| is_stopping(draft, older, turn.now));
+        let delay = if must_wait { start.delay.max(OLD_TASK_LIMIT) } else { start.delay };
+        if let Some(at) = turn.ends(start.since, delay) {
             turn.wake((service.id.clone(), Some(slot.clone())), at);
             continue;
         }
@@ -95,12 +115,12 @@ fn start_waiting(draft: &mut Draft<'_>, service: &Service, slot: &SlotKey, turn:
     }
 }
 
-/// Whether a task was asked to stop and has not yet; nobody waits for a task of a node that is down or gone.
+/// Whether a task was asked to stop and has not yet; nobody waits for a task of a node that is lost or gone.
 ///
 /// A node learns only of tasks that were assigned to it: one that was not, as a global task without room, never says
 /// that it has stopped.
-fn is_stopping(draft: &Draft<'_>, task: &Task) -> bool {
-    let node_is_up = draft.node(&task.node_id).is_some_and(|node| node.status.state != NodeState::Down);
+fn is_stopping(draft: &Draft<'_>, task: &Task, now: Timestamp) -> bool {
+    let node_is_up = draft.node(&task.node_id).is_some_and(|node| !node.is_lost(now));
     let is_known = task.status.state >= TaskState::Assigned;
     !task.is_wanted() && !task.is_terminal() && is_known && node_is_up
 }

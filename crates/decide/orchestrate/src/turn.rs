@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use objects::{IdSource, ServiceId, SlotKey, TaskId, Timestamp};
+use objects::{IdSource, Nanos, ServiceId, SlotKey, TaskId, Timestamp};
 
 /// What to look at again at some time: one slot, or with `None` the whole service.
 pub type WakeKey = (ServiceId, Option<SlotKey>);
@@ -51,6 +51,14 @@ impl<'t> Turn<'t> {
     /// A turn at `now` that may make `budget` tasks.
     pub fn new(now: Timestamp, ids: &'t mut IdSource, budget: usize) -> Self {
         Self { now, ids, budget, unfinished: Vec::new(), wakes: BTreeMap::new(), reasons: Vec::new() }
+    }
+
+    /// When `span` after `since` is over, if that is to come.
+    ///
+    /// What began in the future began on the clock of a leader that was wrong, and is over: nobody knows how long ago it was,
+    /// and to wait until a clock has come that far could take any time.
+    pub(crate) fn ends(&self, since: Timestamp, span: Nanos) -> Option<Timestamp> {
+        Some(since + span).filter(|at| since <= self.now && *at > self.now)
     }
 
     /// Asks to look at `key` at `at`, or earlier when that was asked for before.

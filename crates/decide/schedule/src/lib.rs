@@ -1,7 +1,7 @@
 //! Decides on which node a task runs, and explains why one cannot.
 //!
 //! ```text
-//!   waiting tasks ──► groups (service, spec version) ──► filter each node ──► heap by load (per branch of labels) ──► node
+//!   waiting tasks ──► groups (service, spec version) ──► filter nodes, least loaded first (per branch of labels) ──► node
 //!                          Loads: what each node carries, kept up to date change by change
 //! ```
 //!
@@ -12,6 +12,7 @@ mod demand;
 mod explain;
 mod filter;
 mod loads;
+mod pick;
 mod place;
 mod spread;
 

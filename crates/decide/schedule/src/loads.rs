@@ -4,9 +4,14 @@
 //! may assume changes of its own draft; they are taken back at its end, as their commit may be refused.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use objects::{Node, NodeId, PortProtocol, PublishMode, ServiceId, Task};
+use store::Store;
+
+/// Where a known node stands in the order of loads: its ranked tasks, and its id.
+pub(crate) type Place = (u64, NodeId);
 
 /// A port of a node.
 pub(crate) type HostPort = (PortProtocol, u32);
@@ -79,7 +84,10 @@ impl Load {
         }
         if weight.is_ranked {
             self.tasks += 1;
-            *self.services.entry(weight.service.clone()).or_default() += 1;
+            match self.services.get_mut(&weight.service) {
+                Some(count) => *count += 1,
+                None => drop(self.services.insert(weight.service.clone(), 1)),
+            }
         }
     }
 
@@ -114,7 +122,7 @@ fn take_one<K: Ord>(counts: &mut BTreeMap<K, u64>, key: &K) {
 pub struct Loads {
     nodes: BTreeMap<NodeId, Load>,
     /// Known nodes from the one with the fewest tasks.
-    order: BTreeSet<(u64, NodeId)>,
+    order: BTreeSet<Place>,
     /// What the current step assumes: added (`true`) or taken away.
     assumed: Vec<(NodeId, Weight, bool)>,
 }
@@ -165,16 +173,29 @@ impl Loads {
         self.order.iter().map(|(_, id)| (id, &self.nodes[id]))
     }
 
-    /// Whether this is what the nodes and tasks of a store add up to.
-    pub fn is_sum_of<'a>(
-        &self,
-        nodes: impl Iterator<Item = &'a Arc<Node>>,
-        tasks: impl Iterator<Item = &'a Arc<Task>>,
-    ) -> bool {
+    /// The known node that comes after `place` in the order of [`Loads::by_tasks`], with its place.
+    pub(crate) fn next(&self, place: Option<&Place>) -> Option<(&Place, &Load)> {
+        let from = place.map_or(Bound::Unbounded, Bound::Excluded);
+        let place = self.order.range((from, Bound::Unbounded)).next()?;
+        Some((place, &self.nodes[&place.1]))
+    }
+
+    /// What the nodes and tasks of a store add up to.
+    pub fn of(store: &Store) -> Self {
         let mut sum = Self::new();
-        nodes.for_each(|node| sum.note_node(&node.id, Some(node)));
-        tasks.for_each(|task| sum.note_task(None, Some(task)));
-        sum == *self
+        for node in store.nodes() {
+            sum.nodes.insert(node.id.clone(), Load { node: Some(Arc::clone(node)), ..Load::default() });
+        }
+        for (node, tasks) in store.tasks_by_node() {
+            let mut load = sum.nodes.remove(node).unwrap_or_default();
+            tasks.filter(|task| task.is_active()).for_each(|task| load.add(&Weight::of(task)));
+            if !load.is_empty() {
+                sum.nodes.insert(node.clone(), load);
+            }
+        }
+        let known = sum.nodes.iter().filter(|(_, load)| load.node.is_some());
+        sum.order = known.map(|(id, load)| (load.tasks, id.clone())).collect();
+        sum
     }
 
     fn swap(&mut self, before: Option<&Task>, after: Option<&Task>) {
@@ -195,7 +216,10 @@ impl Loads {
 
     /// Changes the load of one node and keeps the order true.
     fn change(&mut self, id: &NodeId, change: impl FnOnce(&mut Load)) {
-        let load = self.nodes.entry(id.clone()).or_default();
+        if !self.nodes.contains_key(id) {
+            self.nodes.insert(id.clone(), Load::default());
+        }
+        let load = self.nodes.get_mut(id).expect("it was just put there");
         let (tasks, was_known) = (load.tasks, load.node.is_some());
         change(load);
         if (tasks, was_known) != (load.tasks, load.node.is_some()) {

@@ -13,7 +13,8 @@ use crate::Loads;
 use crate::demand::Demand;
 use crate::explain::Refusals;
 use crate::filter::refuse;
-use crate::spread::{Branch, Failures, MANY_FAILURES, Rank, rank};
+use crate::pick::Pick;
+use crate::spread::{Branch, Failures, MANY_FAILURES};
 
 /// Message of a placed task. Source: moby/swarmkit, `manager/scheduler/scheduler.go`.
 const ASSIGNED_MESSAGE: &str = "scheduler assigned task to node";
@@ -21,10 +22,8 @@ const ASSIGNED_MESSAGE: &str = "scheduler assigned task to node";
 const CONFIRMED_MESSAGE: &str = "scheduler confirmed task can run on preassigned node";
 /// Failures older than this are forgotten. Source: moby/swarmkit, `manager/scheduler/nodeinfo.go`.
 const FAILURE_MEMORY: Nanos = Nanos::from_secs(5 * 60);
-/// Groups below this size look for each node in the order of loads; larger ones pay for a heap of all nodes once.
-///
-/// chosen: a heap of 1,000 nodes costs about as much as ten walks that find a free node early.
-const SMALL_GROUP: usize = 8;
+/// What may be placed together: tasks of one service and spec version.
+type Group = (ServiceId, u64);
 
 /// What became of the waiting tasks.
 #[derive(Debug, Default)]
@@ -56,18 +55,20 @@ pub fn place(
     now: Timestamp,
 ) -> Outcome {
     let mut outcome = Outcome::default();
-    let mut groups: BTreeMap<(ServiceId, u64), Vec<Arc<Task>>> = BTreeMap::new();
+    let mut groups: BTreeMap<Group, Vec<(u64, TaskId)>> = BTreeMap::new();
     for id in waiting {
-        let Some(task) = draft.task(&id).filter(|task| is_waiting(task)).cloned() else { continue };
+        let Some(task) = draft.task(&id).filter(|task| is_waiting(task)) else { continue };
         if task.node_id.is_empty() {
-            groups.entry((task.service_id.clone(), task.internal.spec_version)).or_default().push(task);
+            let group = (task.service_id.clone(), task.internal.spec_version);
+            groups.entry(group).or_default().push((task.slot, id));
         } else {
             // Tasks that can only go to one node come first.
+            let task = Arc::clone(task);
             confirm(draft, loads, &task, now, &mut outcome);
         }
     }
     for tasks in groups.values_mut() {
-        tasks.sort_by_key(|task| (task.slot, task.id.clone()));
+        tasks.sort_unstable();
         place_group(draft, loads, tasks, now, &mut outcome);
     }
     outcome
@@ -87,7 +88,7 @@ fn confirm(draft: &mut Draft<'_>, loads: &mut Loads, task: &Task, now: Timestamp
     };
     let Some(filter) = refusal else {
         loads.assume(&task.node_id, &demand.weight);
-        assign(draft, task, task.node_id.clone(), CONFIRMED_MESSAGE, now);
+        assign(draft, &task.id, task.node_id.clone(), CONFIRMED_MESSAGE, now);
         outcome.placed += 1;
         return;
     };
@@ -99,56 +100,38 @@ fn confirm(draft: &mut Draft<'_>, loads: &mut Loads, task: &Task, now: Timestamp
 fn place_group(
     draft: &mut Draft<'_>,
     loads: &mut Loads,
-    tasks: &[Arc<Task>],
+    tasks: &[(u64, TaskId)],
     now: Timestamp,
     outcome: &mut Outcome,
 ) {
-    let Some(first) = tasks.first() else { return };
-    let demand = Demand::of(first);
-    let failures = failures(tasks, now);
-    let mut tree = (tasks.len() >= SMALL_GROUP || !demand.spread.is_empty()).then(|| {
+    let Some(demand) = tasks.first().and_then(|(_, id)| draft.task(id)).map(|task| Demand::of(task)) else {
+        return;
+    };
+    let failures = failures(draft, tasks, now);
+    let mut pick = Pick::default();
+    let mut tree = (!demand.spread.is_empty()).then(|| {
         let fitting = loads.by_tasks().filter(|(_, load)| refuse(&demand, load).is_none()).collect();
         Branch::grow(&demand, &failures, 0, fitting)
     });
     let mut rest = tasks.iter();
-    for task in rest.by_ref() {
+    for (_, id) in rest.by_ref() {
         let node = match &mut tree {
             Some(tree) => tree.take(&demand, &failures, loads),
-            None => walk(&demand, &failures, loads),
+            None => pick.take(&demand, &failures, loads),
         };
         let Some(node) = node else {
             // The others of the group ask for the same: none of them finds a node either.
             let refusals = explain(&demand, loads);
-            for task in std::iter::once(task).chain(rest) {
+            for id in std::iter::once(id).chain(rest.map(|(_, id)| id)) {
+                let Some(task) = draft.task(id).cloned() else { continue };
                 let because = refusals.no_suitable_node();
-                leave(draft, task, because, refusals.is_about_capacity(), now, outcome);
+                leave(draft, &task, because, refusals.is_about_capacity(), now, outcome);
             }
             return;
         };
-        assign(draft, task, node, ASSIGNED_MESSAGE, now);
+        assign(draft, id, node, ASSIGNED_MESSAGE, now);
         outcome.placed += 1;
     }
-}
-
-/// Finds the best node by walking from the least loaded one: the first that has no task of the service wins.
-fn walk(demand: &Demand, failures: &Failures, loads: &mut Loads) -> Option<NodeId> {
-    let mut best: Option<Rank> = None;
-    for (id, load) in loads.by_tasks() {
-        if refuse(demand, load).is_some() {
-            continue;
-        }
-        let rank = rank(demand, failures, id, load);
-        let is_ideal = rank.0 == 0 && rank.1 == 0;
-        if best.as_ref().is_none_or(|best| rank < *best) {
-            best = Some(rank);
-        }
-        if is_ideal {
-            break;
-        }
-    }
-    let (.., id) = best?;
-    loads.assume(&id, &demand.weight);
-    Some(id)
 }
 
 fn explain(demand: &Demand, loads: &Loads) -> Refusals {
@@ -162,10 +145,12 @@ fn explain(demand: &Demand, loads: &Loads) -> Refusals {
 }
 
 /// Recent failures of the group's earlier tasks per node; only nodes with many are told apart.
-fn failures(tasks: &[Arc<Task>], now: Timestamp) -> Failures {
+fn failures(draft: &Draft<'_>, tasks: &[(u64, TaskId)], now: Timestamp) -> Failures {
     let mut failures = Failures::new();
-    for restart in tasks.iter().flat_map(|task| &task.internal.restarts.recent) {
-        if restart.failed && restart.at + FAILURE_MEMORY >= now {
+    let tasks = tasks.iter().filter_map(|(_, id)| draft.task(id));
+    for restart in tasks.flat_map(|task| &task.internal.restarts.recent) {
+        // One of the future is of a clock that was wrong.
+        if restart.failed && restart.at <= now && restart.at + FAILURE_MEMORY >= now {
             *failures.entry(restart.node.clone()).or_default() += 1;
         }
     }
@@ -173,17 +158,17 @@ fn failures(tasks: &[Arc<Task>], now: Timestamp) -> Failures {
     failures
 }
 
-fn assign(draft: &mut Draft<'_>, task: &Task, node: NodeId, message: &str, now: Timestamp) {
-    let mut assigned = task.clone();
-    assigned.node_id = node;
-    assigned.internal.applied_at = now;
-    assigned.status = TaskStatus {
-        timestamp: now,
-        state: TaskState::Assigned,
-        message: message.to_owned(),
-        ..TaskStatus::default()
-    };
-    draft.put_task(assigned);
+fn assign(draft: &mut Draft<'_>, task: &TaskId, node: NodeId, message: &str, now: Timestamp) {
+    draft.change_task(task, |task| {
+        task.node_id = node;
+        task.internal.applied_at = now;
+        task.status = TaskStatus {
+            timestamp: now,
+            state: TaskState::Assigned,
+            message: message.to_owned(),
+            ..TaskStatus::default()
+        };
+    });
 }
 
 /// Leaves a task where it is, with an explanation; one that has it already is not written again.

@@ -81,7 +81,7 @@ fn run(nodes: Vec<Node>, tasks: Vec<Task>) -> Placed {
     let waiting: BTreeSet<_> = store.tasks().map(|task| task.id.clone()).collect();
     let outcome = place(&mut draft, &mut loads, waiting, NOW);
     loads.forget_assumed();
-    assert!(loads.is_sum_of(store.nodes(), store.tasks()), "what was assumed is taken back");
+    assert!(loads == Loads::of(&store), "what was assumed is taken back");
     let (mut nodes, mut errors) = (BTreeMap::new(), BTreeMap::new());
     for id in store.tasks().map(|task| &task.id) {
         let task = draft.task(id).unwrap();

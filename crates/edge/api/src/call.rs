@@ -11,10 +11,10 @@ use futures_util::{Stream, StreamExt};
 use http::request::Parts;
 use http::{HeaderName, header};
 use http_body_util::{BodyExt, BodyStream, LengthLimitError, Limited};
-use hyper::body::Incoming;
 use serde::de::DeserializeOwned;
 
 use crate::error::ApiError;
+use crate::leftover::RequestBody;
 use crate::query::Query;
 use crate::route::Params;
 
@@ -32,7 +32,16 @@ pub(crate) struct Call<S = crate::AppState> {
     pub(crate) params: Params,
     pub(crate) query: Query,
     pub(crate) parts: Parts,
-    pub(crate) body: Incoming,
+    pub(crate) body: RequestBody,
+}
+
+impl Call {
+    /// This node's manager, to read from: it has everything that was acknowledged anywhere before this call.
+    pub(crate) async fn reader(&self) -> Result<manager::Manager, ApiError> {
+        let manager = self.state.swarm.manager()?;
+        manager.barrier().await?;
+        Ok(manager)
+    }
 }
 
 impl<S> Call<S> {
@@ -130,9 +139,23 @@ where
         } else if error.to_string().starts_with("trailing characters") {
             ApiError::invalid("unexpected content after JSON")
         } else {
-            ApiError::invalid(format!("invalid JSON: {error}"))
+            ApiError::invalid(of_a_value(&error).unwrap_or_else(|| format!("invalid JSON: {error}")))
         }
     })
+}
+
+/// How serde's own complaints begin, when the JSON does not fit the type.
+const OF_SERDE: [&str; 5] =
+    ["invalid type:", "invalid value:", "invalid length", "missing field", "duplicate field"];
+
+/// What is wrong with a value that fits as JSON: the type's own text, without the place. dockerd finds it after reading.
+fn of_a_value(error: &serde_json::Error) -> Option<String> {
+    let text = error.to_string();
+    if !error.is_data() || OF_SERDE.iter().any(|own| text.starts_with(own)) {
+        return None;
+    }
+    let end = format!(" at line {} column {}", error.line(), error.column());
+    Some(text.strip_suffix(&end).unwrap_or(&text).to_owned())
 }
 
 /// Source: moby, `httputils.matchesContentType`.
@@ -163,6 +186,14 @@ mod tests {
         assert!(text("[").starts_with("invalid JSON: "));
         assert!(parse_json::<docker::VolumeCreateRequest>(b"").is_ok());
         assert!(parse_json::<docker::VolumeCreateRequest>(b"null").is_ok());
+    }
+
+    #[test]
+    fn a_word_that_means_nothing_is_refused_without_a_word_about_json() {
+        let text = |body: &str| parse_json::<objects::NodeSpec>(body.as_bytes()).unwrap_err().to_string();
+        assert_eq!(text(r#"{"Role":"foo"}"#), r#"invalid Role: "foo""#);
+        assert_eq!(text(r#"{"Availability": "foo", "Role": "worker"}"#), r#"invalid Availability: "foo""#);
+        assert!(text(r#"{"Role":1}"#).starts_with("invalid JSON: "), "{}", text(r#"{"Role":1}"#));
     }
 
     #[test]

@@ -12,6 +12,7 @@ use hyper::body::Incoming;
 use crate::answer::{Answer, Body};
 use crate::call::Call;
 use crate::error::ApiError;
+use crate::leftover::{Leftover, RequestBody};
 use crate::query::Query;
 use crate::route::{Action, Params, Route, decode, split_version};
 use crate::takeover::Slot;
@@ -35,10 +36,15 @@ impl<S: Clone + Send + Sync + 'static> Dispatcher<S> {
     }
 
     /// Answers one request. Never returns once a handler took the connection over.
-    pub(crate) async fn dispatch(self: Arc<Self>, request: Request<Incoming>, slot: Slot) -> Response<Body> {
+    pub(crate) async fn dispatch(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+        slot: Slot,
+        leftover: Leftover,
+    ) -> Response<Body> {
         let is_head = request.method() == Method::HEAD;
         let described = (request.method().clone(), request.uri().path().to_owned());
-        let answer = match self.handle(request).await {
+        let answer = match self.handle(request.map(|body| leftover.watch(body))).await {
             Ok(answer) => answer,
             Err(error) => {
                 log_failure(&described, &error);
@@ -62,7 +68,7 @@ impl<S: Clone + Send + Sync + 'static> Dispatcher<S> {
         response
     }
 
-    async fn handle(&self, request: Request<Incoming>) -> Result<Answer, ApiError> {
+    async fn handle(&self, request: Request<RequestBody>) -> Result<Answer, ApiError> {
         let (parts, body) = request.into_parts();
         let target = split_version(parts.uri.path());
         let version = negotiate(target.version)?;
@@ -153,6 +159,7 @@ mod tests {
             serve!(GET "/new/{name}", 44, hello, "came with 1.44"),
             serve!(POST "/read", 24, read, "reads a body"),
             serve!(GET "/fail", 24, fail, "fails"),
+            serve!(POST "/fail", 24, fail, "fails without a look at the body"),
             refuse!(GET "/later/{name...}", 24, "comes later"),
         ]
     }
@@ -203,6 +210,22 @@ mod tests {
         let length = body.len();
         client.send(&format!("POST /read HTTP/1.1\r\nHost: d\r\nConnection: close\r\n{head}Content-Length: {length}\r\n\r\n{body}")).await;
         client.rest().await
+    }
+
+    #[tokio::test]
+    async fn a_client_that_still_sends_reads_why_nobody_wants_it() {
+        let mut client = testing::serve(routes());
+        // More than fits between the two.
+        let body = "x".repeat(1 << 20);
+        let length = body.len();
+        client
+            .send(&format!("POST /fail HTTP/1.1\r\nHost: d\r\nContent-Length: {length}\r\n\r\n{body}"))
+            .await;
+        let answer = client.read_until("{\"message\":\"none of them\"}\n").await;
+        assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
+        // And the connection is good for the next request.
+        let (head, body) = client.ask("GET", "/hello/you").await;
+        assert!(head.starts_with("HTTP/1.1 200 ") && body == "you 1.51", "{head} {body}");
     }
 
     #[tokio::test]

@@ -18,6 +18,7 @@ mod detach;
 mod dispatch;
 mod error;
 mod facts;
+mod leftover;
 mod listen;
 mod log_lines;
 mod query;
@@ -35,6 +36,7 @@ mod work;
 pub use coverage::{RouteInfo, Support, coverage_document, route_table};
 pub use facts::HostFacts;
 pub use listen::{DEFAULT_GROUP, ListenError, Listener};
+pub use routes::task_logs::TaskLogs;
 pub use state::{AppState, DaemonInfo};
 pub use tls::{TlsError, TlsFiles};
 

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use docker::Timestamp;
 use http::HeaderValue;
 use logs::{LogMessage, OutputStream, Tail};
@@ -112,6 +113,17 @@ impl Writer {
             text.push(b' ');
         }
     }
+}
+
+/// What went wrong while logs were read, in a frame of its own: clients show it as an error.
+/// Source: moby, `pkg/stdcopy` (`Systemerr`).
+pub(crate) fn system_error(text: &str) -> Bytes {
+    const SYSTEM_ERROR: u8 = 3;
+    let length = u32::try_from(text.len()).unwrap_or(u32::MAX);
+    let mut frame = vec![SYSTEM_ERROR, 0, 0, 0];
+    frame.extend_from_slice(&length.to_be_bytes());
+    frame.extend_from_slice(&text.as_bytes()[..length as usize]);
+    frame.into()
 }
 
 /// RFC 3339 with exactly nine digits. Source: moby, `jsonmessage.RFC3339NanoFixed`.

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::dispatch::Dispatcher;
+use crate::leftover::Leftover;
 use crate::listen::{Incoming, Listener};
 use crate::takeover::{Slot, Socket};
 
@@ -110,9 +111,9 @@ impl<S: Clone + Send + Sync + 'static> Connection<S> {
 
     /// Speaks HTTP until the client leaves, a handler takes over, or the daemon stops.
     pub(crate) async fn serve(self, socket: Box<dyn Socket>) {
-        let slot = Slot::default();
+        let (slot, leftover) = (Slot::default(), Leftover::default());
         let service = service_fn(|request| {
-            let answer = self.dispatcher.clone().dispatch(request, slot.clone());
+            let answer = self.dispatcher.clone().dispatch(request, slot.clone(), leftover.clone());
             Box::pin(async move { Ok::<_, std::convert::Infallible>(answer.await) })
         });
         let mut http = http1::Builder::new()
@@ -120,6 +121,8 @@ impl<S: Clone + Send + Sync + 'static> Connection<S> {
             .header_read_timeout(IDLE)
             .max_buf_size(LONGEST_HEAD)
             .serve_connection(TokioIo::new(socket), service);
+        let draining = leftover.drain(&self.stop);
+        tokio::pin!(draining);
         let mut is_stopping = false;
         let takeover = loop {
             tokio::select! {
@@ -135,6 +138,7 @@ impl<S: Clone + Send + Sync + 'static> Connection<S> {
                     is_stopping = true;
                     std::pin::Pin::new(&mut http).graceful_shutdown();
                 }
+                never = &mut draining => match never {},
             }
         };
         // Nothing of a response was written: the handler gave the connection away instead of answering.

@@ -14,7 +14,14 @@ use crate::query::Query;
 /// The `version` of an object to be updated. `noun` is `service`, `node` or `swarm`.
 pub(crate) fn object_version(query: &Query, noun: &str) -> Result<u64, ApiError> {
     let text = query.text("version");
-    text.parse().map_err(|_| ApiError::invalid(format!("invalid {noun} version '{text}'")))
+    text.parse().map_err(|error: std::num::ParseIntError| {
+        let why = match error.kind() {
+            std::num::IntErrorKind::PosOverflow => "value out of range",
+            _ => "invalid syntax",
+        };
+        let cause = format!("strconv.ParseUint: parsing {text:?}: {why}");
+        ApiError::invalid(format!("invalid {noun} version '{text}': {cause}"))
+    })
 }
 
 /// Tells the client about members of its request that nobody reads.
@@ -68,6 +75,19 @@ pub(crate) fn adjust_service(spec: &mut ServiceSpec, version: ApiVersion) {
             }
         }
     }
+}
+
+/// Refuses several networks at once from clients of a version that knew one.
+///
+/// Source: moby, `api/server/router/container/container_routes.go`.
+pub(crate) fn check_networks(request: &ContainerCreateRequest, version: ApiVersion) -> Result<(), ApiError> {
+    let networks = &request.networking_config.endpoints_config;
+    if version >= ApiVersion::v1(44) || networks.len() < 2 {
+        return Ok(());
+    }
+    let names = networks.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+    let text = format!("Container cannot be created with multiple network endpoints: {names}");
+    Err(ApiError::invalid(text))
 }
 
 /// Drops what a container of an older version cannot mean on this machine.
@@ -135,6 +155,23 @@ fn adjust_mount(mount: &mut docker::Mount, version: ApiVersion) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_version_that_is_no_number_is_refused_in_dockers_words() {
+        let check = |version: &str, expect: &str| {
+            let query = Query::parse(&format!("version={version}")).unwrap();
+            assert_eq!(object_version(&query, "node").unwrap_err().to_string(), expect);
+        };
+        check("x", "invalid node version 'x': strconv.ParseUint: parsing \"x\": invalid syntax");
+        check("", "invalid node version '': strconv.ParseUint: parsing \"\": invalid syntax");
+        let much = "99999999999999999999";
+        check(
+            much,
+            &format!(
+                "invalid node version '{much}': strconv.ParseUint: parsing \"{much}\": value out of range"
+            ),
+        );
+    }
 
     #[test]
     fn only_old_clients_that_leave_it_open_get_the_hosts_cgroup_namespace_on_version_1() {

@@ -2,7 +2,7 @@
 //!
 //! In: a future and the channel its progress comes through. Out: a stream of JSON lines. A failure before the first line
 //! is a plain error with its own status; after it, the last line carries it, since the status has long been sent. Dropping
-//! the stream drops the work. Source: moby, `api/server/router/image/image_routes.go` (`output.Flushed()`).
+//! the stream drops the work, and so does the daemon's stop: whoever asked is told. Source: moby, `api/server/router/image/image_routes.go` (`output.Flushed()`).
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -11,6 +11,7 @@ use bytes::Bytes;
 use docker::ProgressMessage;
 use futures_util::Stream;
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use crate::answer::{Answer, JSON, line, stream};
 use crate::error::ApiError;
@@ -30,12 +31,18 @@ struct Telling {
     first: Option<ProgressMessage>,
 }
 
-/// Waits for the first sign of life, then streams. `work` returns the lines that end the stream.
+/// Waits for the first sign of life, then streams. `work` returns the lines that end the stream; it is dropped and fails
+/// when `shutdown` is cancelled.
 pub(crate) async fn tell(
+    shutdown: &CancellationToken,
     mut lines: mpsc::Receiver<ProgressMessage>,
     work: impl Future<Output = Result<Vec<ProgressMessage>, ApiError>> + Send + 'static,
 ) -> Result<Answer, ApiError> {
-    let mut work: Work = Box::pin(work);
+    let shutdown = shutdown.clone();
+    let mut work: Work = Box::pin(async move {
+        let done = shutdown.run_until_cancelled(work).await;
+        done.unwrap_or(Err(ApiError::ShuttingDown))
+    });
     let mut telling = tokio::select! {
         biased;
         Some(first) = lines.recv() => {
@@ -97,14 +104,15 @@ mod tests {
     #[tokio::test]
     async fn a_failure_before_the_first_line_keeps_its_status() {
         let (_tell, lines) = mpsc::channel(BACKLOG);
-        let result = tell(lines, async { Err(ApiError::NotFound("gone".into())) }).await;
+        let result =
+            tell(&CancellationToken::new(), lines, async { Err(ApiError::NotFound("gone".into())) }).await;
         assert_eq!(result.err().unwrap().status(), http::StatusCode::NOT_FOUND);
     }
 
     #[tokio::test]
     async fn a_failure_after_the_first_line_is_the_last_line() {
         let (sender, lines) = mpsc::channel(BACKLOG);
-        let answer = tell(lines, async move {
+        let answer = tell(&CancellationToken::new(), lines, async move {
             sender.send(ProgressMessage::status("one")).await.unwrap();
             sender.send(ProgressMessage::status("two")).await.unwrap();
             Err(ApiError::NotFound("gone".into()))
@@ -120,7 +128,7 @@ mod tests {
     #[tokio::test]
     async fn all_lines_come_in_order_with_the_ending_last() {
         let (sender, lines) = mpsc::channel(2);
-        let answer = tell(lines, async move {
+        let answer = tell(&CancellationToken::new(), lines, async move {
             for number in 0..10 {
                 sender.send(ProgressMessage::status(number.to_string())).await.unwrap();
             }
@@ -138,10 +146,27 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn the_stop_of_the_daemon_ends_the_work_and_says_so() {
+        let (stop, (sender, lines)) = (CancellationToken::new(), mpsc::channel(BACKLOG));
+        let (alive, mut watch) = mpsc::channel::<()>(1);
+        let work = async move {
+            let _alive = alive;
+            sender.send(ProgressMessage::status("one")).await.unwrap();
+            std::future::pending().await
+        };
+        let answer = tell(&stop, lines, work).await.unwrap();
+        stop.cancel();
+        let told = text(answer).await;
+        assert!(told.starts_with("{\"status\":\"one\"}\r\n"), "{told}");
+        assert!(told.contains("\"error\":\"the daemon is shutting down\""), "{told}");
+        assert_eq!(watch.recv().await, None, "the work was dropped");
+    }
+
+    #[tokio::test]
     async fn leaving_drops_the_work() {
         let (sender, lines) = mpsc::channel(BACKLOG);
         let (alive, mut watch) = mpsc::channel::<()>(1);
-        let answer = tell(lines, async move {
+        let answer = tell(&CancellationToken::new(), lines, async move {
             let _alive = alive;
             sender.send(ProgressMessage::status("one")).await.unwrap();
             std::future::pending().await

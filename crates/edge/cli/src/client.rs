@@ -17,7 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
 /// Newest API version that this client was written for; the daemon of the same release speaks it.
-const API_VERSION: &str = "1.51";
+pub const API_VERSION: &str = "1.51";
 /// Where the daemon listens unless told otherwise. Source: docker/cli `opts/hosts.go`.
 pub const DEFAULT_HOST: &str = "unix:///var/run/docker.sock";
 /// An error body longer than this is cut. chosen: a message is a line or two.
@@ -260,7 +260,7 @@ async fn refusal(response: Response<Incoming>) -> CliError {
         .unwrap_or_else(|| if text.is_empty() { status.to_string() } else { text });
     CliError {
         status: Some(status.as_u16()),
-        ..CliError::new(format!("Error response from daemon: {message}"))
+        ..CliError::new(format!("Error response from daemon: {}", message.trim()))
     }
 }
 

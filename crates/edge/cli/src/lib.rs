@@ -5,14 +5,16 @@
 //!
 //! ```text
 //! arguments ─► commands/<noun>/<verb> ─► client (HTTP) ─► daemon
-//!                       └─► output (tables, templates, JSON), stream (attached containers)
+//!                       └─► output (tables, templates, JSON), progress, stream (attached containers)
 //! ```
 
 pub mod client;
 pub mod commands;
 mod credentials;
+pub mod detach;
 pub mod grammar;
 pub mod output;
+pub mod progress;
 pub mod stream;
 mod terminal;
 

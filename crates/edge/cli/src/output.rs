@@ -103,13 +103,23 @@ pub fn line(text: &str) {
 
 /// Writes a line to stderr: everything that is not data.
 pub fn note(text: &str) {
-    // Nothing can be done about a closed stderr.
-    let _ = writeln!(std::io::stderr().lock(), "{text}");
+    print_error(&format!("{text}\n"));
 }
 
-/// Whether stdout is a terminal.
-pub fn to_terminal() -> bool {
-    std::io::stdout().is_terminal()
+/// Writes to stderr.
+pub fn print_error(text: &str) {
+    // Nothing can be done about a closed stderr.
+    let _ = std::io::stderr().lock().write_all(text.as_bytes());
+}
+
+/// Columns of the terminal that stdout is; none when it is not one.
+pub fn columns() -> Option<u16> {
+    std::io::stdout().is_terminal().then(|| crate::terminal::columns(std::io::stdout()))
+}
+
+/// Columns of the terminal that stderr is; none when it is not one.
+pub fn error_columns() -> Option<u16> {
+    std::io::stderr().is_terminal().then(|| crate::terminal::columns(std::io::stderr()))
 }
 
 /// Prints `rows` as wished: table, `json`, `table TEMPLATE` or a template per row.
@@ -133,7 +143,7 @@ pub fn list(shape: &Shape, wish: &Wish<'_>, rows: &[Row]) -> Result<(), CliError
             };
             let cells =
                 rows.iter().map(|row| shape.columns.iter().map(|(name, _)| cell(row, name)).collect());
-            print(&table(std::iter::once(heading).chain(cells).collect()));
+            print(&table(std::iter::once(heading).chain(cells).collect(), COLUMN_MIN));
             Ok(())
         }
         Some("json" | "{{json .}}") => {
@@ -163,7 +173,7 @@ fn formatted(shape: &Shape, format: &str, rows: &[Row]) -> Result<(), CliError> 
         let cells = |text: &String| -> Vec<Vec<String>> {
             text.split('\n').map(|line| line.split('\t').map(str::to_owned).collect()).collect()
         };
-        print(&table(lines.iter().flat_map(cells).collect()));
+        print(&table(lines.iter().flat_map(cells).collect(), COLUMN_MIN));
     } else {
         lines.iter().for_each(|text| line(text));
     }
@@ -233,8 +243,8 @@ fn heading_of(cell: &str) -> String {
     out
 }
 
-/// Lines up cells in columns; the last column is not padded.
-pub fn table(lines: Vec<Vec<String>>) -> String {
+/// Lines up cells in columns at least `narrowest` wide, gap included; the last column is not padded.
+pub fn table(lines: Vec<Vec<String>>, narrowest: usize) -> String {
     let columns = lines.iter().map(Vec::len).max().unwrap_or(0);
     let widths: Vec<usize> = (0..columns)
         .map(|at| {
@@ -248,7 +258,7 @@ pub fn table(lines: Vec<Vec<String>>) -> String {
             if at + 1 < line.len() {
                 out.extend(std::iter::repeat_n(
                     ' ',
-                    (widths[at] + COLUMN_GAP).max(COLUMN_MIN) - cell.chars().count(),
+                    (widths[at] + COLUMN_GAP).max(narrowest) - cell.chars().count(),
                 ));
             }
         }
@@ -343,7 +353,7 @@ mod tests {
     #[test]
     fn tables_line_up() {
         let lines = vec![vec!["ID".into(), "NAME".into()], vec!["abcdef".into(), "x".into()]];
-        assert_eq!(table(lines), "ID        NAME\nabcdef    x\n");
+        assert_eq!(table(lines, COLUMN_MIN), "ID        NAME\nabcdef    x\n");
     }
 
     #[test]

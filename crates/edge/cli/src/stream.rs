@@ -5,19 +5,16 @@
 
 use crate::CliError;
 use crate::client::{Client, Hijacked};
+use crate::detach::{Keys, Passed};
 use crate::terminal;
 use bytes::{Buf as _, BytesMut};
 use std::io;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
 
 /// Largest frame the daemon may announce. chosen: far above the 16 KiB lines and 64 KiB reads it sends.
 const FRAME_MAX: usize = 16 * 1024 * 1024;
-
-/// Ctrl-p ctrl-q: leaves a container without ending it. Source: moby, `term.EscapeError` and the default detach keys.
-const DETACH: [u8; 2] = [16, 17];
 
 /// How a joined stream ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +31,18 @@ pub struct Join {
     pub terminal: bool,
     /// Send what is typed.
     pub stdin: bool,
+    /// Leave when these keys are typed on a terminal.
+    pub keys: Keys,
+}
+
+impl Ended {
+    /// Leaving is an error where a command's end was waited for. Source: moby `term.EscapeError`.
+    pub fn unless_detached(self) -> Result<(), CliError> {
+        match self {
+            Ended::ByContainer => Ok(()),
+            Ended::Detached => Err(CliError::new("read escape sequence")),
+        }
+    }
 }
 
 /// Copies both ways until the container's side ends.
@@ -42,42 +51,48 @@ pub struct Join {
 /// When the connection breaks.
 pub async fn join(connection: Hijacked, how: &Join) -> Result<Ended, CliError> {
     let (reader, writer) = tokio::io::split(connection);
-    let detached = Arc::new(AtomicBool::new(false));
-    let input = how.stdin.then(|| tokio::spawn(send_stdin(writer, how.terminal.then(|| detached.clone()))));
-    let result = if how.terminal { copy_raw(reader).await } else { copy_framed(reader).await };
-    if let Some(input) = input {
-        input.abort();
+    let keys = how.terminal.then(|| how.keys.clone());
+    let input = async {
+        if !how.stdin {
+            return std::future::pending().await;
+        }
+        match send_stdin(writer, keys).await {
+            Ok(Ended::Detached) => Ended::Detached,
+            // The container decides when it ends, also when it no longer reads.
+            Ok(Ended::ByContainer) | Err(_) => std::future::pending().await,
+        }
+    };
+    let output = async { if how.terminal { copy_raw(reader).await } else { copy_framed(reader).await } };
+    tokio::select! {
+        copied = output => {
+            copied.map_err(|error| CliError::new(format!("read container output: {error}")))?;
+            Ok(Ended::ByContainer)
+        }
+        ended = input => Ok(ended),
     }
-    result.map_err(|error| CliError::new(format!("read container output: {error}")))?;
-    Ok(if detached.load(Ordering::Relaxed) { Ended::Detached } else { Ended::ByContainer })
 }
 
-/// Copies what is typed. The daemon acts on the detach keys; here they are only noticed, to tell how it ended.
-async fn send_stdin(
-    mut writer: impl AsyncWrite + Unpin,
-    detached: Option<Arc<AtomicBool>>,
-) -> io::Result<()> {
+/// Copies what is typed until its end or the detach keys.
+async fn send_stdin(mut writer: impl AsyncWrite + Unpin, mut keys: Option<Keys>) -> io::Result<Ended> {
     let mut input = tokio::io::stdin();
     let mut buffer = vec![0; 32 * 1024];
-    let mut last = 0;
     let copied = loop {
         let read = match input.read(&mut buffer).await {
-            Ok(0) => break Ok(()),
-            Ok(read) => read,
+            Ok(0) => break Ok(Ended::ByContainer),
+            Ok(read) => &buffer[..read],
             Err(error) => break Err(error),
         };
-        if let Some(detached) = &detached {
-            for byte in &buffer[..read] {
-                if [last, *byte] == DETACH {
-                    detached.store(true, Ordering::Relaxed);
-                }
-                last = *byte;
-            }
-        }
-        if let Err(error) = writer.write_all(&buffer[..read]).await {
+        let passed = match &mut keys {
+            Some(keys) => keys.pass(read),
+            None => Passed { on: read.to_vec(), is_end: false },
+        };
+        if let Err(error) = writer.write_all(&passed.on).await {
             break Err(error);
         }
         writer.flush().await?;
+        if passed.is_end {
+            return Ok(Ended::Detached);
+        }
     };
     // The end of the input is told by closing our half, also after a failed copy.
     writer.shutdown().await?;
@@ -100,7 +115,7 @@ async fn copy_raw(mut reader: impl AsyncRead + Unpin) -> io::Result<()> {
 /// # Errors
 /// When the stream breaks inside a frame or announces an impossible one.
 pub async fn copy_framed(reader: impl AsyncRead + Unpin) -> io::Result<()> {
-    copy_framed_as(reader, |payload| payload).await
+    copy_framed_as(reader, async |payload| payload).await
 }
 
 /// Splits framed output into stdout and stderr, each frame as `shown` says.
@@ -109,7 +124,7 @@ pub async fn copy_framed(reader: impl AsyncRead + Unpin) -> io::Result<()> {
 /// As [`copy_framed`].
 pub async fn copy_framed_as(
     mut reader: impl AsyncRead + Unpin,
-    mut shown: impl FnMut(BytesMut) -> BytesMut,
+    mut shown: impl AsyncFnMut(BytesMut) -> BytesMut,
 ) -> io::Result<()> {
     let mut out = tokio::io::stdout();
     let mut err = tokio::io::stderr();
@@ -129,7 +144,7 @@ pub async fn copy_framed_as(
             let stream = buffer[0];
             buffer.advance(8);
             let payload = buffer.split_to(length);
-            let payload = if stream <= 2 { shown(payload) } else { payload };
+            let payload = if stream <= 2 { shown(payload).await } else { payload };
             match stream {
                 0 | 1 => {
                     out.write_all(&payload).await?;
@@ -148,8 +163,41 @@ pub async fn copy_framed_as(
     }
 }
 
-/// Tells the container the terminal's size now and at each change. `path` ends in `/resize`.
-pub async fn follow_size(client: Client, path: String) {
+/// Tells the container at `path` (which ends in `/resize`) the terminal's size until the result is dropped.
+pub fn sizes(client: &Client, path: String) -> JoinSet<()> {
+    let mut follower = JoinSet::new();
+    follower.spawn(follow_size(client.clone(), path));
+    follower
+}
+
+/// Passes the signals that end programs on to a container, as `docker run --sig-proxy` does, until the result is
+/// dropped. From this call on they no longer end this program.
+pub fn signals(client: &Client, id: &str) -> JoinSet<()> {
+    let kinds = [
+        (SignalKind::interrupt(), "SIGINT"),
+        (SignalKind::terminate(), "SIGTERM"),
+        (SignalKind::hangup(), "SIGHUP"),
+        (SignalKind::quit(), "SIGQUIT"),
+        (SignalKind::user_defined1(), "SIGUSR1"),
+        (SignalKind::user_defined2(), "SIGUSR2"),
+    ];
+    let mut open = JoinSet::new();
+    for (kind, name) in kinds {
+        // A signal that can't be caught keeps its usual effect.
+        let Ok(mut arrivals) = signal(kind) else { continue };
+        let (client, id) = (client.clone(), id.to_owned());
+        open.spawn(async move {
+            while arrivals.recv().await.is_some() {
+                // The container may be gone already; then there is nobody to signal.
+                let _ = client.post(format!("/containers/{id}/kill")).query("signal", name).send().await;
+            }
+        });
+    }
+    open
+}
+
+/// Tells the container the terminal's size now and at each change.
+async fn follow_size(client: Client, path: String) {
     let Ok(mut changes) = signal(SignalKind::window_change()) else { return };
     loop {
         if let Some((rows, columns)) = terminal::size() {
@@ -160,28 +208,4 @@ pub async fn follow_size(client: Client, path: String) {
             return;
         }
     }
-}
-
-/// Passes the signals that end programs on to a container, as `docker run --sig-proxy` does.
-pub async fn forward_signals(client: Client, id: String) {
-    let kinds = [
-        (SignalKind::interrupt(), "SIGINT"),
-        (SignalKind::terminate(), "SIGTERM"),
-        (SignalKind::hangup(), "SIGHUP"),
-        (SignalKind::quit(), "SIGQUIT"),
-        (SignalKind::user_defined1(), "SIGUSR1"),
-        (SignalKind::user_defined2(), "SIGUSR2"),
-    ];
-    let mut open = tokio::task::JoinSet::new();
-    for (kind, name) in kinds {
-        let (client, id) = (client.clone(), id.clone());
-        open.spawn(async move {
-            let Ok(mut arrivals) = signal(kind) else { return };
-            while arrivals.recv().await.is_some() {
-                // The container may be gone already; then there is nobody to signal.
-                let _ = client.post(format!("/containers/{id}/kill")).query("signal", name).send().await;
-            }
-        });
-    }
-    while open.join_next().await.is_some() {}
 }

@@ -20,6 +20,15 @@ impl RawMode {
         termios::tcsetattr(stdin(), OptionalActions::Now, &raw).ok()?;
         Some(RawMode(before))
     }
+
+    /// Hides what is typed, if stdin is a terminal; lines are edited as ever.
+    pub(crate) fn hide_typing() -> Option<RawMode> {
+        let before = termios::tcgetattr(stdin()).ok()?;
+        let mut hidden = before.clone();
+        hidden.local_modes.remove(termios::LocalModes::ECHO);
+        termios::tcsetattr(stdin(), OptionalActions::Now, &hidden).ok()?;
+        Some(RawMode(before))
+    }
 }
 
 impl Drop for RawMode {
@@ -33,6 +42,11 @@ impl Drop for RawMode {
 pub(crate) fn size() -> Option<(u16, u16)> {
     let size = termios::tcgetwinsize(stdout()).ok()?;
     (size.ws_row > 0 && size.ws_col > 0).then_some((size.ws_row, size.ws_col))
+}
+
+/// Columns of a terminal; the widest that anybody has when it doesn't tell. Source: moby `jsonmessage.go`.
+pub(crate) fn columns(terminal: impl rustix::fd::AsFd) -> u16 {
+    termios::tcgetwinsize(terminal).map_or(200, |size| size.ws_col)
 }
 
 /// Whether stdin is a terminal.

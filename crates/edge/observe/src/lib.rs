@@ -82,9 +82,10 @@ impl Level {
             Level::Warn => LevelFilter::WARN,
             Level::Error | Level::Fatal => LevelFilter::ERROR,
         };
-        // The libraries below speak at debug of every packet, and openraft at info of every vote.
+        // The libraries below speak at debug of every packet. openraft warns ten times a second of every manager that is
+        // away: the manager says it once.
         let quiet =
-            ["hyper=warn", "hyper_util=warn", "reqwest=warn", "rustls=warn", "openraft=warn", "h2=warn"];
+            ["hyper=warn", "hyper_util=warn", "reqwest=warn", "rustls=warn", "openraft=error", "h2=warn"];
         quiet.iter().fold(EnvFilter::new(level.to_string()), |filter, directive| match directive.parse() {
             Ok(directive) => filter.add_directive(directive),
             Err(_) => filter,

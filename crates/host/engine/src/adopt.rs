@@ -20,13 +20,15 @@ use crate::container::record::Record;
 use crate::container::registry::Registry;
 use crate::container::start::{self, Cause};
 use crate::container::supervise::{self, End};
-use crate::container::{Container, Running, remove, stop};
+use crate::container::{Container, Running, remove, resolver, stop};
 use crate::engine::{Engine, Inner, now};
 use crate::error::EngineError;
 use crate::events::Events;
 use crate::exec::{self, Execs};
 use crate::files::{self, Roots, blocking};
 use crate::health;
+use crate::machine;
+use crate::shim_group::{self, ShimGroup};
 use crate::state::State;
 use crate::volume::{self, VolumeRecord, Volumes};
 use crate::watch::{Announcer, Status};
@@ -67,8 +69,10 @@ impl Engine {
             config,
             shim_program,
             cgroup_parents,
+            shim_group: ShimGroup::default(),
             roots,
             state,
+            life: machine::life(),
             registry: Registry::default(),
             volumes: Volumes::default(),
             execs: Execs::default(),
@@ -86,6 +90,7 @@ impl Engine {
             know(&engine.inner, record);
         }
         let found = look(&engine.inner)?;
+        engine.inner.tasks.spawn(shim_group::run(engine.clone()));
         keep_endpoints(&engine.inner, &found).await;
         volume::sweep(&engine.inner).await?;
         adopt_all(&engine, found).await;
@@ -134,7 +139,7 @@ fn know(inner: &Inner, record: Record) {
 
 fn look(inner: &Inner) -> Result<Found, EngineError> {
     let cgroups = match Cgroup::list(&inner.config.cgroup_parent) {
-        Ok(names) => names.into_iter().collect(),
+        Ok(names) => names.into_iter().filter(|name| name != shim_group::NAME).collect(),
         Err(error) => {
             tracing::error!(error = &error as &dyn std::error::Error, "cgroups can't be listed");
             BTreeSet::new()
@@ -152,14 +157,14 @@ fn look(inner: &Inner) -> Result<Found, EngineError> {
 /// to another one. Whoever takes in its end gives them back.
 async fn keep_endpoints(inner: &Inner, found: &Found) {
     for container in inner.registry.all() {
-        let (name, endpoint) = {
+        let (name, attachment) = {
             let live = container.live();
             let run = &live.record.run;
             let may_run = run.status.has_process() && found.shims.contains(&container.id);
-            (live.record.name.clone(), run.endpoint.clone().filter(|_| may_run))
+            (live.record.name.clone(), run.attachment.clone().filter(|_| may_run))
         };
-        if let Some(endpoint) = endpoint {
-            inner.config.network.adopt(&container.id, &name, &endpoint).await;
+        if let Some(attachment) = attachment {
+            inner.config.network.adopt(&container.id, &name, &attachment).await;
         }
     }
 }
@@ -226,11 +231,11 @@ async fn adopt_in_turn(engine: &Engine, container: &Arc<Container>, found: &Foun
         at_rest(engine, container, status).await;
         return true;
     }
+    // A record of an older version says nothing of it.
+    let is_of_now = container.live().record.run.life == inner.life;
     if !has_dir {
-        let end =
-            End { exit_code: MACHINE_RESTARTED, oom_killed: false, finished_at: now(), error: String::new() };
         leftovers(inner, container, false, found).await;
-        supervise::take_in_turn(engine, container, end).await;
+        supervise::take_in_turn(engine, container, machine_restarted(!is_of_now)).await;
         return true;
     }
     let dir = inner.roots.shim(&container.id);
@@ -250,9 +255,19 @@ async fn adopt_in_turn(engine: &Engine, container: &Arc<Container>, found: &Foun
             return false;
         }
     };
-    let end = supervise::end_of(container, ended).await;
+    let is_lost = matches!(ended, Ended::Lost(_));
+    let mut end = supervise::end_of(container, ended).await;
+    if is_lost && !is_of_now {
+        // Its shim went with it.
+        end = machine_restarted(true);
+    }
     supervise::take_in_turn(engine, container, end).await;
     true
+}
+
+fn machine_restarted(went_with_machine: bool) -> End {
+    let (exit_code, finished_at) = (MACHINE_RESTARTED, now());
+    End { exit_code, oom_killed: false, finished_at, error: String::new(), went_with_machine }
 }
 
 /// It runs: everything goes on where it was.
@@ -272,6 +287,10 @@ async fn go_on(engine: &Engine, container: &Arc<Container>, shim: Handle) {
             live.record.run.started_at = started_at;
         }
     }
+    if let Err(error) = inner.config.network.plug(&container.id, running.shim.pid().unsigned_abs()).await {
+        tracing::warn!(container.id = %container.id, error = &error as &dyn std::error::Error, "an adopted container keeps the virtual addresses it had");
+    }
+    resolver::follow(inner, container).await;
     supervise::spawn(engine, container, &running);
     health::spawn(engine, container, &running);
     container.publish_phase(false);

@@ -10,7 +10,7 @@ pub struct EngineConfig {
     /// Where what ends with the boot is kept (`--exec-root`); must not be shared with another daemon.
     pub exec_root: PathBuf,
     /// The parent of containers' cgroups when a container names none, such as `/skep` (`--cgroup-parent`). Everything
-    /// below it is taken to be ours: what no record knows is killed when the engine opens.
+    /// below it is taken to be ours: what no record knows is killed when the engine opens. The shims are in `shims` there.
     pub cgroup_parent: String,
     /// The program that is run as `EXE shim DIR`. Opened when the engine is: what takes its name later is not executed.
     pub shim_exe: PathBuf,

@@ -18,6 +18,7 @@ use crate::error::EngineError;
 use crate::events::Events;
 use crate::exec::Execs;
 use crate::files::Roots;
+use crate::shim_group::ShimGroup;
 use crate::state::{Change, State};
 use crate::volume::Volumes;
 use crate::watch::{Announcer, ContainerState, StateChanges, Status};
@@ -35,7 +36,10 @@ pub(crate) struct Inner {
     /// What shims are executed from.
     pub(crate) shim_program: Program,
     pub(crate) cgroup_parents: CgroupParents,
+    pub(crate) shim_group: ShimGroup,
     pub(crate) state: State,
+    /// Of this machine, to tell it from those before.
+    pub(crate) life: String,
     pub(crate) registry: Registry,
     pub(crate) volumes: Volumes,
     pub(crate) execs: Execs,
@@ -68,12 +72,18 @@ impl Engine {
         self.inner.shutdown.cancel();
     }
 
-    /// Stops the engine's own work. Containers keep running and are adopted by the next engine on the same roots; without
-    /// any, nothing is left but what is on disk.
-    pub async fn shutdown(&self) {
+    /// As [`Engine::begin_shutdown`], and waits until nothing is under way: from then on the network's wanted state stays.
+    /// [`Engine::shutdown`] comes after.
+    pub async fn finish_work(&self) {
         self.begin_shutdown();
         self.inner.tasks.close();
         self.inner.tasks.wait().await;
+    }
+
+    /// Stops the engine's own work. Containers keep running and are adopted by the next engine on the same roots; without
+    /// any, nothing is left but what is on disk.
+    pub async fn shutdown(&self) {
+        self.finish_work().await;
         let inner = Arc::clone(&self.inner);
         // Fails only when the runtime is going down, and then dropping the state closes it as well.
         let _ = tokio::task::spawn_blocking(move || {

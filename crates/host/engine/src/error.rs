@@ -11,6 +11,8 @@ use std::path::PathBuf;
 pub enum ErrorKind {
     /// The request is wrong (400).
     InvalidParameter,
+    /// Nobody may do that (403).
+    Forbidden,
     /// The thing doesn't exist (404).
     NotFound,
     /// The state of the thing doesn't allow it (409).
@@ -47,6 +49,21 @@ pub enum EngineError {
     /// No network has this name or id.
     #[error("network {0} not found")]
     NoSuchNetwork(String),
+    /// Something else that the request names doesn't exist: Docker's text.
+    #[error("{0}")]
+    NotFound(String),
+    /// Docker's text for what it answers with 500.
+    #[error("{0}")]
+    Refused(String),
+    /// A network could not be made.
+    #[error(transparent)]
+    NetworkCreate(#[from] network::CreateError),
+    /// A network could not be removed.
+    #[error(transparent)]
+    NetworkRemove(#[from] network::RemoveError),
+    /// A container could not be connected to a network, or disconnected from it.
+    #[error(transparent)]
+    NetworkConnect(#[from] network::ConnectError),
     /// The name belongs to another container.
     #[error(
         "Conflict. The container name \"/{name}\" is already in use by container \"{holder}\". You have to remove (or rename) that container to be able to reuse that name."
@@ -130,6 +147,20 @@ pub enum EngineError {
         #[source]
         source: io::Error,
     },
+    /// A path that is not there in a container. Source: moby, `daemon/archive.go`, `containerFileNotFound`.
+    #[error("Could not find the file {path} in container {container}")]
+    NoSuchFile {
+        /// The path as the client gave it.
+        path: String,
+        /// The container as the client named it.
+        container: String,
+    },
+    /// A container's files could not be shown.
+    #[error("files of container")]
+    View(#[source] runtime::view::ViewError),
+    /// An archive could not be unpacked in a container.
+    #[error(transparent)]
+    Extract(images::LayerError),
     /// The container didn't end in time after it was killed.
     #[error("tried to kill container, but did not receive an exit event")]
     NotKilled,
@@ -201,7 +232,16 @@ impl EngineError {
             | E::NoSuchExec(_)
             | E::NoSuchImage(_)
             | E::NoSuchVolume(_)
-            | E::NoSuchNetwork(_) => ErrorKind::NotFound,
+            | E::NoSuchNetwork(_)
+            | E::NotFound(_)
+            | E::NoSuchFile { .. } => ErrorKind::NotFound,
+            E::Network(error) if is_not_given(error.downcast_ref()) => ErrorKind::Forbidden,
+            E::NetworkCreate(error) => of_create(error),
+            E::NetworkRemove(error) => of_remove(error),
+            E::NetworkConnect(error) => of_connect(error),
+            // What a client sends is wrong, or what it meets; only our own thread's end is our fault.
+            E::Extract(images::LayerError::Stopped) => ErrorKind::System,
+            E::Extract(_) => ErrorKind::InvalidParameter,
             E::AmbiguousPrefix(_) | E::Invalid(_) => ErrorKind::InvalidParameter,
             E::NameInUse { .. } | E::WrongState(_) | E::VolumeInUse { .. } => ErrorKind::Conflict,
             E::NotSupported(_) => ErrorKind::NotImplemented,
@@ -212,6 +252,7 @@ impl EngineError {
             E::LogsUnreadable => ErrorKind::NotImplemented,
             E::ShuttingDown => ErrorKind::Unavailable,
             E::Start { .. }
+            | E::Refused(_)
             | E::Network(_)
             | E::Images(_)
             | E::ShimSilent(_)
@@ -220,6 +261,7 @@ impl EngineError {
             | E::Logs(_)
             | E::State(_)
             | E::File { .. }
+            | E::View(_)
             | E::NotKilled => ErrorKind::System,
         }
     }
@@ -230,6 +272,56 @@ impl EngineError {
 
     pub(crate) fn wrong_state(text: impl Into<String>) -> Self {
         EngineError::WrongState(WrongState(text.into()))
+    }
+}
+
+/// Source of the classes: moby, `daemon/libnetwork/error.go` and `daemon/network.go`.
+fn of_create(error: &network::CreateError) -> ErrorKind {
+    use network::{CreateError as E, IpamError, MacvlanOptionError, OptionError};
+    match error {
+        E::NoName
+        | E::NotABridge(_)
+        | E::NoParent(_)
+        | E::Macvlan(MacvlanOptionError::Mode(_))
+        | E::Ipam(IpamError::Invalid(_) | IpamError::Several)
+        | E::Option(OptionError::Malformed { .. }) => ErrorKind::InvalidParameter,
+        E::Predefined(_)
+        | E::OnlyOne(_)
+        | E::LinkTaken { .. }
+        | E::ParentTaken { .. }
+        | E::Ipam(IpamError::Overlap) => ErrorKind::Forbidden,
+        E::NoDriver(_) | E::Ipam(IpamError::NoSubnet) => ErrorKind::NotFound,
+        E::Exists(_) => ErrorKind::Conflict,
+        E::Option(OptionError::NotSupported { .. })
+        | E::NoIpvlan
+        | E::Macvlan(MacvlanOptionError::NoParent) => ErrorKind::NotImplemented,
+        E::Random(_) | E::State(_) | E::Apply(_) => ErrorKind::System,
+    }
+}
+
+fn of_remove(error: &network::RemoveError) -> ErrorKind {
+    use network::RemoveError as E;
+    match error {
+        E::Unknown(_) => ErrorKind::NotFound,
+        E::Predefined(_) | E::InUse { .. } => ErrorKind::Forbidden,
+        E::State(_) | E::Apply(_) => ErrorKind::System,
+    }
+}
+
+/// Whether a container has no business on a network of the swarm.
+fn is_not_given(error: Option<&network::AttachError>) -> bool {
+    matches!(error, Some(network::AttachError::NotGiven { .. }))
+}
+
+fn of_connect(error: &network::ConnectError) -> ErrorKind {
+    use network::{AttachError, ConnectError as E};
+    match error {
+        E::Connected { .. } => ErrorKind::Forbidden,
+        E::NotRunning(_) => ErrorKind::Conflict,
+        E::Attach(AttachError::Unknown(_)) => ErrorKind::NotFound,
+        E::Attach(AttachError::Address { .. } | AttachError::NotGiven { .. }) => ErrorKind::Forbidden,
+        E::Attach(AttachError::Mac(_)) => ErrorKind::InvalidParameter,
+        E::NotConnected { .. } | E::Attach(_) => ErrorKind::System,
     }
 }
 

@@ -131,10 +131,19 @@ impl Events {
     }
 
     /// A container joined or left a network.
-    pub(crate) fn network(&self, id: &str, name: &str, action: &str, container: &str) {
-        let attributes = [("container", container), ("name", name), ("type", name)];
-        let attributes = attributes.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
-        self.publish(EventMessage::local("network", action, id, attributes, now()));
+    pub(crate) fn endpoint(&self, endpoint: &network::Endpoint, action: &str, container: &str) {
+        let (name, driver) = (endpoint.network_name.as_str(), endpoint.driver.as_str());
+        self.network(
+            &endpoint.network_id,
+            action,
+            &[("container", container), ("name", name), ("type", driver)],
+        );
+    }
+
+    /// Something happened to a network.
+    pub(crate) fn network(&self, id: &str, action: &str, attributes: &[(&str, &str)]) {
+        let attributes = attributes.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+        self.publish(EventMessage::local("network", action, id, attributes.collect(), now()));
     }
 }
 
@@ -186,6 +195,12 @@ impl Engine {
     /// A stream of events.
     pub fn events(&self, query: EventQuery) -> EventStream {
         self.inner.events.stream(query)
+    }
+
+    /// How many streams of events are being read.
+    #[must_use]
+    pub fn event_listeners(&self) -> usize {
+        self.inner.events.sender.receiver_count()
     }
 
     /// Tells what happened outside the engine (images, networks, the daemon).

@@ -69,6 +69,11 @@ impl Roots {
         self.shims().join(id)
     }
 
+    /// The names of a network, for the resolvers of its containers.
+    pub(crate) fn names(&self, network_id: &str) -> PathBuf {
+        network::NamesDir::file_in(&self.exec, network_id)
+    }
+
     /// The directories of execs' shims.
     pub(crate) fn execs(&self) -> PathBuf {
         self.exec.join("execs")

@@ -72,6 +72,8 @@ pub struct ContainerState {
     pub oom_killed: bool,
     /// Why it could not be started, or why its end is unusual; usually empty.
     pub error: String,
+    /// Whether it did not end by itself: the machine went down under it.
+    pub went_with_machine: bool,
     /// Its health, when it has a health check and was started.
     pub health: Option<health::Status>,
     /// When it last started; zero before.

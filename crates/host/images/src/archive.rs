@@ -18,44 +18,55 @@ const XATTR: &[u8] = b"SCHILY.xattr.";
 
 /// What an entry makes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub enum Kind {
+    /// A regular file.
     File,
+    /// A folder.
     Folder,
+    /// A symbolic link.
     Symlink,
+    /// A further name of a file.
     HardLink,
+    /// A named pipe.
     Fifo,
+    /// A character device.
     CharDevice,
+    /// A block device.
     BlockDevice,
 }
 
 /// One entry; its content is read from the [`Archive`] before the next entry is asked for.
-#[derive(Debug)]
-pub(crate) struct Entry {
-    pub(crate) kind: Kind,
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// What it makes.
+    pub kind: Kind,
     /// The name as it stands in the archive.
-    pub(crate) path: Vec<u8>,
+    pub path: Vec<u8>,
     /// Target of a symbolic or hard link.
-    pub(crate) link: Vec<u8>,
+    pub link: Vec<u8>,
     /// Permission bits with setuid, setgid and sticky.
-    pub(crate) mode: u32,
-    pub(crate) uid: u64,
-    pub(crate) gid: u64,
+    pub mode: u32,
+    /// Owner.
+    pub uid: u64,
+    /// Group.
+    pub gid: u64,
     /// Seconds and nanoseconds since 1970.
-    pub(crate) mtime: (i64, u32),
-    pub(crate) device: (u32, u32),
+    pub mtime: (i64, u32),
+    /// Major and minor number of a node.
+    pub device: (u32, u32),
     /// Name and value of extended attributes.
-    pub(crate) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
 impl Entry {
     /// The name for messages.
-    pub(crate) fn display(&self) -> String {
+    pub fn display(&self) -> String {
         String::from_utf8_lossy(&self.path).into_owned()
     }
 }
 
 /// A tar archive being read. Implements `Read` for the content of the current entry.
-pub(crate) struct Archive<R> {
+pub struct Archive<R> {
     input: R,
     /// Content of the current entry not read yet.
     left: u64,
@@ -81,15 +92,18 @@ fn invalid(text: &'static str) -> io::Error {
 }
 
 impl<R: Read> Archive<R> {
-    pub(crate) fn new(input: R) -> Archive<R> {
+    /// Reads from the archive's beginning.
+    pub fn new(input: R) -> Archive<R> {
         Archive { input, left: 0, padding: 0 }
     }
 
     /// The next entry, or `None` at the end of the archive.
-    pub(crate) fn next(&mut self) -> io::Result<Option<Entry>> {
+    pub fn next_entry(&mut self) -> io::Result<Option<Entry>> {
         let mut extension = Extension::default();
         loop {
-            self.skip_content()?;
+            if !self.skip_content()? {
+                return Ok(None);
+            }
             let Some(header) = self.header()? else { return Ok(None) };
             let kind = header.entry_type();
             let size = unsigned(&header.as_old().size)?;
@@ -109,16 +123,29 @@ impl<R: Read> Archive<R> {
         io::copy(&mut self.input, &mut io::sink()).map(drop)
     }
 
+    /// Bytes of the current entry's content that are not read yet.
+    pub fn content_left(&self) -> u64 {
+        self.left
+    }
+
     /// Whether the input ended before the content of the current entry did.
-    pub(crate) fn has_content_left(&self) -> bool {
+    pub fn has_content_left(&self) -> bool {
         self.left > 0
     }
 
-    fn skip_content(&mut self) -> io::Result<()> {
-        let rest = self.left.saturating_add(self.padding);
-        (self.left, self.padding) = (0, 0);
-        let skipped = io::copy(&mut (&mut self.input).take(rest), &mut io::sink())?;
-        if skipped == rest { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+    /// Skips what is left of the current entry. False where the input ends right behind its content: docker's client
+    /// sends such archives for `build -f -`, and Go reads them. Source: docker/cli, `ReplaceFileTarWrapper`.
+    fn skip_content(&mut self) -> io::Result<bool> {
+        let (left, padding) = (std::mem::take(&mut self.left), std::mem::take(&mut self.padding));
+        let mut skip = |rest| io::copy(&mut (&mut self.input).take(rest), &mut io::sink());
+        if skip(left)? != left {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        match skip(padding)? {
+            all if all == padding => Ok(true),
+            0 => Ok(false),
+            _ => Err(io::ErrorKind::UnexpectedEof.into()),
+        }
     }
 
     /// The next header, or `None` at the end mark or where the input ends between entries.
@@ -341,7 +368,7 @@ mod tests {
     }
 
     fn first(bytes: &[u8]) -> io::Result<Option<Entry>> {
-        Archive::new(bytes).next()
+        Archive::new(bytes).next_entry()
     }
 
     #[test]
@@ -357,7 +384,7 @@ mod tests {
         let records = b"13 path=long\n9 size=3\n20 mtime=-1.5000000\n";
         let bytes = [pax_header(records), file_header("short", 0), b"abc".to_vec()].concat();
         let mut archive = Archive::new(&bytes[..]);
-        let entry = archive.next().unwrap().unwrap();
+        let entry = archive.next_entry().unwrap().unwrap();
         assert_eq!((entry.path.as_slice(), entry.mtime), (&b"long"[..], (-2, 500_000_000)));
         let mut content = String::new();
         archive.read_to_string(&mut content).unwrap();
@@ -375,6 +402,18 @@ mod tests {
     }
 
     #[test]
+    fn an_archive_may_end_right_behind_its_last_content() {
+        let bytes = [file_header("f", 3), b"abc".to_vec()].concat();
+        let mut archive = Archive::new(&bytes[..]);
+        archive.next_entry().unwrap().unwrap();
+        assert!(archive.next_entry().unwrap().is_none());
+        let bytes = [bytes, vec![0; 5]].concat();
+        let mut archive = Archive::new(&bytes[..]);
+        archive.next_entry().unwrap().unwrap();
+        assert!(archive.next_entry().is_err(), "cut in the padding");
+    }
+
+    #[test]
     fn damaged_archives_are_errors() {
         assert!(first(&[b'x'; 512]).is_err());
         assert!(first(&[b'x'; 100]).is_err());
@@ -385,8 +424,8 @@ mod tests {
         assert!(first(&[0; 1024]).unwrap().is_none());
         let bytes = file_header("f", 5);
         let mut archive = Archive::new(&bytes[..]);
-        archive.next().unwrap().unwrap();
-        assert!(archive.next().is_err(), "content is missing");
+        archive.next_entry().unwrap().unwrap();
+        assert!(archive.next_entry().is_err(), "content is missing");
     }
 
     #[test]

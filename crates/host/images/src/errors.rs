@@ -91,6 +91,21 @@ pub enum OpenError {
     },
 }
 
+/// The image is of another platform than the one asked for.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "image with reference {reference} was found but its platform ({found}) does not match the specified platform \
+     ({wanted})"
+)]
+pub struct WrongPlatform {
+    /// What was asked for.
+    pub reference: String,
+    /// What is here.
+    pub found: Platform,
+    /// What was wanted.
+    pub wanted: Platform,
+}
+
 /// No image could be found or read.
 #[derive(Debug, thiserror::Error)]
 pub enum LookupError {
@@ -109,6 +124,9 @@ pub enum LookupError {
     /// The text is no reference.
     #[error("{0}")]
     InvalidReference(String),
+    /// The image is of another platform than the one asked for.
+    #[error(transparent)]
+    WrongPlatform(Box<WrongPlatform>),
     /// A stored file is gone or unreadable.
     #[error(transparent)]
     File(#[from] FileError),
@@ -128,7 +146,7 @@ impl LookupError {
     pub fn kind(&self) -> Kind {
         match self {
             LookupError::NotFound { .. } => Kind::NotFound,
-            LookupError::Ambiguous { .. } => Kind::NotFound,
+            LookupError::Ambiguous { .. } | LookupError::WrongPlatform(_) => Kind::NotFound,
             LookupError::InvalidReference(_) => Kind::InvalidParameter,
             LookupError::File(_) | LookupError::Damaged { .. } => Kind::System,
         }
@@ -273,6 +291,85 @@ impl PullError {
     }
 }
 
+/// An image was not pushed, or credentials were not checked.
+#[derive(Debug, thiserror::Error)]
+pub enum PushError {
+    /// The text is no name that can be pushed.
+    #[error("{0}")]
+    InvalidReference(String),
+    /// Nothing here has this name.
+    #[error("An image does not exist locally with the tag: {0}")]
+    NoSuchName(String),
+    /// The registry wants credentials, or other ones.
+    #[error("{cause}")]
+    Unauthorized {
+        /// The registry's own words, or what is missing.
+        cause: String,
+    },
+    /// The registry does not allow it.
+    #[error("{cause}")]
+    Denied {
+        /// The registry's own words, `denied: requested access to the resource is denied`.
+        cause: String,
+    },
+    /// The credentials are wrong.
+    #[error("login attempt to {url} failed with status: {status}")]
+    WrongLogin {
+        /// Where they were tried.
+        url: String,
+        /// What the registry answered.
+        status: String,
+    },
+    /// The registry could not be reached, or failed.
+    #[error(transparent)]
+    Registry(PullError),
+    /// The image is damaged or of another platform.
+    #[error(transparent)]
+    Lookup(#[from] LookupError),
+    /// A file of the store could not be written or read.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The registry put other content in its place than was sent.
+    #[error("registry says the manifest has digest {found}, it has {expected}")]
+    WrongDigest {
+        /// What was sent.
+        expected: Digest,
+        /// What the registry says.
+        found: Digest,
+    },
+    /// The thread doing the work ended without a result.
+    #[error("image worker stopped")]
+    Stopped,
+}
+
+impl PushError {
+    /// The class for a status code.
+    pub fn kind(&self) -> Kind {
+        match self {
+            PushError::InvalidReference(_) => Kind::InvalidParameter,
+            PushError::NoSuchName(_) => Kind::NotFound,
+            PushError::Unauthorized { .. } | PushError::Denied { .. } | PushError::WrongLogin { .. } => {
+                Kind::Unauthorized
+            }
+            PushError::Lookup(e) => e.kind(),
+            _ => Kind::System,
+        }
+    }
+}
+
+impl From<PullError> for PushError {
+    fn from(error: PullError) -> PushError {
+        match error {
+            PullError::Unauthorized { cause, .. } => PushError::Unauthorized { cause },
+            PullError::AccessDenied { cause, .. } => PushError::Denied { cause },
+            PullError::ManifestUnknown { cause, .. } | PullError::RepositoryUnknown { cause, .. } => {
+                PushError::Registry(PullError::Registry { status: 404, cause })
+            }
+            other => PushError::Registry(other),
+        }
+    }
+}
+
 /// A layer's archive could not be unpacked.
 #[derive(Debug, thiserror::Error)]
 pub enum LayerError {
@@ -289,6 +386,20 @@ pub enum LayerError {
         path: String,
         /// What is wrong with it.
         because: &'static str,
+    },
+    /// A folder would take the place of something else, or the other way round, which the caller forbade.
+    #[error(
+        "cannot overwrite {} \"{path}\" with {} \"{base}\"",
+        if *was_folder { "directory" } else { "non-directory" },
+        if *was_folder { "non-directory" } else { "directory" }
+    )]
+    ChangesKind {
+        /// Where.
+        path: String,
+        /// The folder that the archive is unpacked to.
+        base: String,
+        /// Whether a folder is there now.
+        was_folder: bool,
     },
     /// The unpacked content is not what the config promises.
     #[error("layer has diff id {found}, the image config says {expected}")]
@@ -362,6 +473,62 @@ impl LoadError {
     }
 }
 
+/// An address was not fetched.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    /// Nothing answered, or not to its end.
+    #[error(transparent)]
+    Transport(PullError),
+    /// The answer is no success.
+    #[error("failed to GET {url} with status {status}")]
+    Status {
+        /// What was asked.
+        url: String,
+        /// What was answered, `404 Not Found`.
+        status: String,
+    },
+    /// A file of the store could not be written.
+    #[error(transparent)]
+    File(#[from] FileError),
+}
+
+/// An image was not made of another one.
+#[derive(Debug, thiserror::Error)]
+pub enum DeriveError {
+    /// The text is no reference that can be given to an image.
+    #[error("{0}")]
+    InvalidReference(String),
+    /// The image below is not there or damaged.
+    #[error(transparent)]
+    Lookup(#[from] LookupError),
+    /// What should be in the layer could not be read, or the layer not be written.
+    #[error("write layer")]
+    Write(#[source] io::Error),
+    /// No further layer fits.
+    #[error("max depth exceeded")]
+    TooDeep,
+    /// The layer could not be made.
+    #[error("failed to register layer")]
+    Layer(#[from] LayerError),
+    /// A file of the store could not be written or read.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The thread doing the work ended without a result.
+    #[error("image worker stopped")]
+    Stopped,
+}
+
+impl DeriveError {
+    /// The class for a status code.
+    pub fn kind(&self) -> Kind {
+        match self {
+            DeriveError::InvalidReference(_) => Kind::InvalidParameter,
+            DeriveError::Lookup(e) => e.kind(),
+            _ => Kind::System,
+        }
+    }
+}
+
 /// A root file system was not imported.
 #[derive(Debug, thiserror::Error)]
 pub enum ImportError {
@@ -371,6 +538,9 @@ pub enum ImportError {
     /// A `changes` line is not understood.
     #[error("{0}")]
     InvalidChange(String),
+    /// The image that another is to be made of can't be read.
+    #[error("read image")]
+    Base(#[source] Box<LookupError>),
     /// The stream broke off or is damaged.
     #[error("read archive")]
     Archive(#[source] io::Error),
@@ -392,9 +562,10 @@ impl ImportError {
             ImportError::InvalidReference(_) | ImportError::InvalidChange(_) | ImportError::Archive(_) => {
                 Kind::InvalidParameter
             }
-            ImportError::Layer(LayerError::File(_)) | ImportError::File(_) | ImportError::Stopped => {
-                Kind::System
-            }
+            ImportError::Base(_)
+            | ImportError::Layer(LayerError::File(_))
+            | ImportError::File(_)
+            | ImportError::Stopped => Kind::System,
             ImportError::Layer(_) => Kind::InvalidParameter,
         }
     }

@@ -59,7 +59,7 @@ pub(crate) async fn import(
 }
 
 /// Source: moby, `daemon/images/image_import.go`.
-fn parse_name(text: &str) -> Result<Reference, ImportError> {
+pub(crate) fn parse_name(text: &str) -> Result<Reference, ImportError> {
     let parsed = Reference::parse(text).map_err(|e| ImportError::InvalidReference(e.to_string()))?;
     if parsed.digest.is_some() {
         return Err(ImportError::InvalidReference("cannot import digest reference".to_owned()));
@@ -68,7 +68,7 @@ fn parse_name(text: &str) -> Result<Reference, ImportError> {
 }
 
 /// Writes the stream as it is into `tmp/`. Blocks on the stream and the disk.
-fn store(shelf: &Shelf, mut reader: StreamReader) -> Result<(Temp, Descriptor), ImportError> {
+pub(crate) fn store(shelf: &Shelf, mut reader: StreamReader) -> Result<(Temp, Descriptor), ImportError> {
     let temp = shelf.disk.temp("import");
     let mut file = File::create(temp.path()).map_err(FileError::at("open", temp.path()))?;
     let (mut hasher, mut size, mut head) = (Hasher::default(), 0, Vec::new());

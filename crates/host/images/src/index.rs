@@ -47,6 +47,12 @@ pub(crate) struct Record {
     /// Removed by force while a container held it: shown nowhere, deleted with the last hold.
     #[serde(default)]
     pub(crate) is_removed: bool,
+    /// The image that the build step was made on which made this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) parent: Option<ImageId>,
+    /// The build step, so that it is found again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) cache_key: Option<String>,
 }
 
 /// One unpacked layer.
@@ -121,6 +127,18 @@ impl Index {
         let manifests = self.images.values().flat_map(|r| &r.manifests).map(|d| d.digest.clone());
         let layers = self.layers.values().map(|layer| layer.blob.digest.clone());
         configs.chain(manifests).chain(layers).collect()
+    }
+
+    /// Whether a build step was made on this image.
+    pub(crate) fn has_children(&self, id: &ImageId) -> bool {
+        self.images.values().any(|record| !record.is_removed && record.parent.as_ref() == Some(id))
+    }
+
+    /// Images that exist only as steps of others: without a name, with another one made on them.
+    pub(crate) fn intermediates(&self) -> BTreeSet<ImageId> {
+        let named: BTreeSet<&ImageId> = self.names.values().collect();
+        let parents = self.images.values().filter(|r| !r.is_removed).filter_map(|r| r.parent.as_ref());
+        parents.filter(|parent| !named.contains(parent)).cloned().collect()
     }
 
     /// Canonical references of an image, sorted.

@@ -15,11 +15,17 @@
 //! overlay mount of 120 layers; `tmp/` holds what is not finished and is emptied on open.
 
 mod archive;
+mod archive_write;
 mod changes;
 mod codec;
+mod commit;
+mod context;
+mod derive;
+mod diff;
 mod disk;
 mod download;
 mod errors;
+mod extract;
 mod ids;
 mod import;
 mod index;
@@ -27,29 +33,44 @@ mod layer;
 mod load;
 mod manifest;
 mod options;
+mod pack;
 mod place;
 mod platform;
 mod progress;
 mod pull;
+mod push;
 mod query;
 mod register;
 mod registry;
 mod remove;
+mod save;
 mod shelf;
 mod spool;
 mod spooled;
 mod store;
+mod tar_header;
 mod unpack;
+mod view;
 
+pub use archive::{Archive, Entry, Kind as EntryKind};
+pub use archive_write::ArchiveWriter;
+pub use commit::CommitOptions;
+pub use context::{Fetched, Scratch, decompressed, digest_of};
+pub use derive::DeriveOptions;
+pub use diff::{LayerWriter, diff, plain};
 pub use errors::{
-    FileError, ImportError, Kind, LayerError, LoadError, LookupError, OpenError, PullError, RemoveError,
-    TagError, message,
+    DeriveError, FetchError, FileError, ImportError, Kind, LayerError, LoadError, LookupError, OpenError,
+    PullError, PushError, RemoveError, TagError, WrongPlatform, message,
 };
+pub use extract::{ExtractOptions, extract};
 pub use ids::{Digest, ImageId, ParseDigestError};
 pub use options::{
-    ContainerUse, Image, ImportOptions, ListFilter, ListOptions, PullOptions, Pulled, RegistryConfig,
-    Removed, TarStream,
+    ContainerUse, Image, ImportOptions, ListFilter, ListOptions, PullOptions, Pulled, PushOptions, Pushed,
+    RegistryConfig, Removed, TarStream,
 };
+pub use pack::{PackError, What, pack};
 pub use platform::{ParsePlatformError, Platform};
 pub use progress::ProgressSender;
 pub use store::Store;
+pub use unpack::normal;
+pub use view::{FileKind, Found, Located, Meta, View, join};

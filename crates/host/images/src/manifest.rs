@@ -161,6 +161,8 @@ pub(crate) struct Step {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub(crate) created_by: String,
     #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(crate) author: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub(crate) comment: String,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) empty_layer: bool,

@@ -53,6 +53,30 @@ pub struct Pulled {
     pub is_new: bool,
 }
 
+/// What to push.
+#[derive(Clone, Debug, Default)]
+pub struct PushOptions {
+    /// Familiar or canonical name with a tag; without one, all tags of the repository.
+    pub reference: String,
+    /// Only an image of this platform; `None` takes what is there.
+    pub platform: Option<Platform>,
+    /// Credentials of the user; `None` asks anonymously.
+    pub auth: Option<AuthConfig>,
+}
+
+/// One pushed tag.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pushed {
+    /// Its name in familiar form.
+    pub reference: String,
+    /// The tag alone.
+    pub tag: String,
+    /// The digest of the manifest that the registry has now.
+    pub digest: Digest,
+    /// Bytes of the manifest.
+    pub size: u64,
+}
+
 /// What to make of an imported root file system.
 #[derive(Clone, Debug, Default)]
 pub struct ImportOptions {
@@ -93,8 +117,7 @@ pub struct ContainerUse {
 /// What to list.
 #[derive(Clone, Debug, Default)]
 pub struct ListOptions {
-    /// Also images without a name that another image was built on. Nothing here makes such images, so that it
-    /// changes nothing yet.
+    /// Also images without a name that another image was built on.
     pub all: bool,
     /// Whether to count how much of each image others share.
     pub shared_size: bool,

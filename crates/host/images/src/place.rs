@@ -57,6 +57,11 @@ impl Root {
         Ok(Root { path: path.to_owned(), fd, last: None })
     }
 
+    /// The tree below an open folder.
+    pub(crate) fn of(fd: OwnedFd) -> Root {
+        Root { path: PathBuf::from("/"), fd, last: None }
+    }
+
     /// To be called when a folder or link may have been replaced: what was found before may be stale.
     pub(crate) fn forget(&mut self) {
         self.last = None;
@@ -252,9 +257,7 @@ impl Place {
     pub(crate) fn set_attributes(&self, entry: &Entry) -> Result<(), FileError> {
         self.set_owner(entry)?;
         if entry.kind != Kind::Symlink {
-            // Nothing but this thread writes to the tree, so what was just made is no link.
-            rustix::fs::chmodat(self.dir(), self.name(), Mode::from_raw_mode(entry.mode), AtFlags::empty())
-                .map_err(|e| self.error("chmod", e))?;
+            self.set_mode(entry.mode).map_err(|e| self.error("chmod", e))?;
         }
         for (key, value) in wanted(entry, &self.path()) {
             let mut path = format!("/proc/self/fd/{}/", self.dir().as_raw_fd()).into_bytes();
@@ -264,6 +267,19 @@ impl Place {
         }
         rustix::fs::utimensat(self.dir(), self.name(), &times(entry.mtime), AtFlags::SYMLINK_NOFOLLOW)
             .map_err(|e| self.error("utimensat", e))
+    }
+}
+
+impl Place {
+    /// Sets the mode of what is here. A running container may put a link there at any time: it isn't followed.
+    fn set_mode(&self, mode: u32) -> Result<(), Errno> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let found = rustix::fs::openat(self.dir(), self.name(), flags, Mode::empty())?;
+        let stat = rustix::fs::statat(&found, "", AtFlags::EMPTY_PATH)?;
+        if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink {
+            return Err(Errno::LOOP);
+        }
+        rustix::fs::chmod(format!("/proc/self/fd/{}", found.as_raw_fd()), Mode::from_raw_mode(mode))
     }
 }
 

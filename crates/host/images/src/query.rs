@@ -133,6 +133,7 @@ impl Shelf {
             id: id.to_string(),
             repo_tags,
             repo_digests,
+            parent: record.parent.as_ref().map(ImageId::to_string).unwrap_or_default(),
             comment: config.comment,
             created: (!config.created.is_zero()).then_some(config.created),
             docker_version: config.docker_version,
@@ -178,10 +179,14 @@ impl Shelf {
             })
             .collect();
         items.reverse();
-        if let Some(newest) = items.first_mut() {
-            newest.id = id.to_string();
+        // Steps of a build that was made here are images of their own.
+        let mut step = Some(id);
+        for item in &mut items {
+            let Some(id) = step.take() else { break };
+            item.id = id.to_string();
             let (tags, _) = familiar_names(&index, &id);
-            newest.tags = (!tags.is_empty()).then_some(tags);
+            item.tags = (!tags.is_empty()).then_some(tags);
+            step = index.images.get(&id).and_then(|record| record.parent.clone());
         }
         Ok(items)
     }
@@ -192,7 +197,9 @@ impl Shelf {
         let bounds = Bounds::new(&index, &options.filters)?;
         let sharers = options.shared_size.then(|| sharers(&index));
         let mut rows = Vec::new();
-        for (id, record) in index.images.iter().filter(|(_, record)| !record.is_removed) {
+        let hidden = if options.all { Default::default() } else { index.intermediates() };
+        let visible = |id: &ImageId, record: &Record| !record.is_removed && !hidden.contains(id);
+        for (id, record) in index.images.iter().filter(|(id, record)| visible(id, record)) {
             let Some((repo_tags, repo_digests)) = bounds.admit(&index, id, record) else { continue };
             let shared = sharers.as_ref().map_or(-1, |sharers| {
                 let shared = record.layers.iter().filter(|chain| sharers.get(chain).is_some_and(|n| *n > 1));
@@ -206,6 +213,7 @@ impl Shelf {
                     created: unix_seconds(record.created),
                     id: id.to_string(),
                     labels: Some(record.labels.clone()).filter(|labels| !labels.is_empty()),
+                    parent_id: record.parent.as_ref().map(ImageId::to_string).unwrap_or_default(),
                     descriptor: descriptor(record),
                     repo_digests,
                     repo_tags,

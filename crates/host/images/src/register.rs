@@ -58,6 +58,8 @@ impl Record {
             platform: config.platform(),
             manifests,
             is_removed: false,
+            parent: None,
+            cache_key: None,
         }
     }
 }

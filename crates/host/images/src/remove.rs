@@ -35,7 +35,7 @@ fn short(id: &str) -> &str {
 
 /// See [`crate::Store::remove`]. Blocks on the disk.
 pub(crate) fn remove(shelf: &Arc<Shelf>, name: &str, force: bool) -> Result<Vec<Removed>, RemoveError> {
-    let mut doomed = None;
+    let mut doomed = Vec::new();
     let outcome = shelf.commit(|index: &mut Index| -> Result<Vec<Removed>, RemoveError> {
         let holders = shelf.holders(&find(index, name)?.0);
         let mut plan = plan(index, name, force, &holders)?;
@@ -43,17 +43,26 @@ pub(crate) fn remove(shelf: &Arc<Shelf>, name: &str, force: bool) -> Result<Vec<
             // From here on no container can begin to hold it; what holds it now was seen.
             let id = plan.id.clone();
             let is_optional = plan.is_optional;
-            let may_go = shelf.doom(&id, |holders| conflict(&id, holders, force).map_or(Ok(()), Err));
+            let in_the_way = has_children(index, &id).or_else(|| conflict(&id, &holders, force));
+            let may_go = match in_the_way {
+                Some(conflict) => Err(conflict),
+                None => shelf.doom(&id, |holders| conflict(&id, holders, force).map_or(Ok(()), Err)),
+            };
             match may_go {
-                Ok(()) => doomed = Some(id),
+                Ok(()) => doomed.push(id),
                 Err(_) if is_optional => plan.deletes_image = false,
                 Err(conflict) => return Err(conflict),
             }
         }
-        Ok(carry_out(index, &plan, !shelf.holders(&plan.id).is_empty()))
+        let parent = index.images.get(&plan.id).and_then(|record| record.parent.clone());
+        let mut removed = carry_out(index, &plan, !shelf.holders(&plan.id).is_empty());
+        if plan.deletes_image {
+            remove_steps(shelf, index, parent, &mut removed, &mut doomed);
+        }
+        Ok(removed)
     });
-    if let Some(id) = doomed {
-        shelf.spare(&id);
+    for id in &doomed {
+        shelf.spare(id);
     }
     if outcome.is_ok() {
         shelf.collect();
@@ -93,6 +102,37 @@ fn plan(index: &Index, name: &str, force: bool, holders: &[(String, bool)]) -> R
             is_hard: false,
             because: "image is referenced in multiple repositories".to_owned(),
         }),
+    }
+}
+
+/// Whether steps of a build were made on it. Source: moby, `checkImageDeleteConflict`, `conflictDependentChild`.
+fn has_children(index: &Index, id: &ImageId) -> Option<RemoveError> {
+    index.has_children(id).then(|| RemoveError::Conflict {
+        image: id.short().to_owned(),
+        is_hard: true,
+        because: "image has dependent child images".to_owned(),
+    })
+}
+
+/// Removes the steps that led to an image, up to one that has a name, another step on it, or a container.
+/// Source: moby, `daemon/images/image_delete.go`, `imageDeleteHelper`, "prune".
+fn remove_steps(
+    shelf: &Shelf,
+    index: &mut Index,
+    mut step: Option<ImageId>,
+    removed: &mut Vec<Removed>,
+    doomed: &mut Vec<ImageId>,
+) {
+    while let Some(id) = step {
+        let is_needed = index.names_of(&id).next().is_some() || index.has_children(&id);
+        let unused = |holders: &[(String, bool)]| if holders.is_empty() { Ok(()) } else { Err(()) };
+        if is_needed || !index.images.contains_key(&id) || shelf.doom(&id, unused).is_err() {
+            return;
+        }
+        doomed.push(id.clone());
+        step = index.images.get(&id).and_then(|record| record.parent.clone());
+        let plan = Plan { id, names: Vec::new(), deletes_image: true, is_optional: true };
+        removed.extend(carry_out(index, &plan, false));
     }
 }
 

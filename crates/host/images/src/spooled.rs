@@ -48,7 +48,7 @@ pub(crate) fn spool(shelf: Arc<Shelf>, reader: StreamReader) -> Result<Spooled, 
     let mut archive = Archive::new(plain);
     let mut spooled = Spooled { shelf, files: BTreeMap::new(), links: BTreeMap::new() };
     let mut buffer = vec![0; COPY_BUFFER];
-    while let Some(entry) = archive.next().map_err(LoadError::Archive)? {
+    while let Some(entry) = archive.next_entry().map_err(LoadError::Archive)? {
         let name = |bytes: &[u8]| {
             let path = normal(bytes).ok().and_then(|path| String::from_utf8(path).ok());
             path.ok_or_else(|| LoadError::Invalid(format!("invalid name in archive: {}", entry.display())))

@@ -8,15 +8,23 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use docker::{AuthConfig, DistributionInspect, HistoryItem, ImageInspect, ImageSummary};
 
-use crate::errors::{ImportError, LoadError, LookupError, OpenError, PullError, RemoveError, TagError};
+use crate::commit::CommitOptions;
+use crate::context::{self, Fetched, Scratch};
+use crate::derive::DeriveOptions;
+use crate::errors::{
+    DeriveError, FetchError, FileError, ImportError, LayerError, LoadError, LookupError, OpenError,
+    PullError, PushError, RemoveError, TagError,
+};
 use crate::ids::ImageId;
 use crate::options::{
-    ContainerUse, Image, ImportOptions, ListOptions, PullOptions, Pulled, RegistryConfig, Removed, TarStream,
+    ContainerUse, Image, ImportOptions, ListOptions, PullOptions, Pulled, PushOptions, Pushed,
+    RegistryConfig, Removed, TarStream,
 };
+use crate::platform::Platform;
 use crate::progress::ProgressSender;
 use crate::registry::Registry;
 use crate::shelf::{Hold, Shelf};
-use crate::{import, load, pull, query, remove};
+use crate::{commit, derive, import, load, pull, push, query, registry, remove, save};
 
 /// All images of one host. A cheap handle: clones share everything.
 #[derive(Clone)]
@@ -94,6 +102,64 @@ impl Store {
         progress: ProgressSender,
     ) -> Result<ImageId, ImportError> {
         import::import(&self.shelf, archive, options, &progress).await
+    }
+
+    /// Makes an image of another one and a step. Dropping the future stops it and leaves nothing.
+    pub async fn derive(&self, options: DeriveOptions) -> Result<ImageId, DeriveError> {
+        derive::derive(&self.shelf, options).await
+    }
+
+    /// An empty folder for the files of a build; it goes when the result is dropped.
+    pub fn scratch(&self) -> Result<Scratch, FileError> {
+        Scratch::new(&self.shelf)
+    }
+
+    /// Unpacks an archive (plain, gzip or zstd) into a folder of its own. Nothing in it leads out of the folder.
+    pub async fn unpack(&self, archive: TarStream) -> Result<Scratch, LayerError> {
+        context::unpack_stream(&self.shelf, archive).await
+    }
+
+    /// As [`Store::unpack`], of an archive in a file.
+    pub async fn unpack_file(&self, path: PathBuf) -> Result<Scratch, LayerError> {
+        context::unpack_file(&self.shelf, path).await
+    }
+
+    /// Fetches an address into a folder of its own.
+    pub async fn fetch(&self, url: &str) -> Result<Fetched, FetchError> {
+        context::fetch(&self.shelf, url).await
+    }
+
+    /// The image that the build step `key` made on `parent` earlier. Reads memory only.
+    pub fn cached_step(&self, parent: Option<&ImageId>, key: &str) -> Option<ImageId> {
+        derive::cached(&self.shelf.index(), parent, key)
+    }
+
+    /// Writes images into one archive, as `docker save` does; a name without a tag is all tags of its repository.
+    ///
+    /// The archive is written while the stream is read; an error in it means that it is not complete.
+    pub fn save(&self, names: &[String], platform: Option<&Platform>) -> Result<TarStream, LookupError> {
+        save::save(&self.shelf, names, platform)
+    }
+
+    /// Sends what a name stands for to its registry; see [`PushOptions`].
+    ///
+    /// `progress` gets Docker's lines; failures are returned, never sent there.
+    pub async fn push(
+        &self,
+        options: PushOptions,
+        progress: ProgressSender,
+    ) -> Result<Vec<Pushed>, PushError> {
+        push::push(&self.shelf, &self.registry(), options, &progress).await
+    }
+
+    /// Asks a registry whether it takes these credentials.
+    pub async fn check_login(&self, auth: &AuthConfig) -> Result<(), PushError> {
+        registry::check_login(&self.registry(), auth).await
+    }
+
+    /// Makes an image of `options.base` and one more layer, whose tar is `layer`.
+    pub async fn commit(&self, layer: TarStream, options: CommitOptions) -> Result<ImageId, ImportError> {
+        commit::commit(&self.shelf, layer, options).await
     }
 
     /// Gives the image `source` the further name `target` (`name[:tag]`), taking it from any other image.

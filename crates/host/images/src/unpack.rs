@@ -32,27 +32,44 @@ const COPY_BUFFER: usize = 128 * 1024;
 ///
 /// Reads `input` to its end, so that a reader that counts or hashes has seen everything.
 pub(crate) fn unpack(input: impl Read, into: &Path) -> Result<u64, LayerError> {
+    unpack_by(&Rules::Layer, Root::open(into)?, input)
+}
+
+/// Unpacks `input` below `root` by `rules`; see [`unpack`].
+pub(crate) fn unpack_by(rules: &Rules, root: Root, input: impl Read) -> Result<u64, LayerError> {
     let mut archive = Archive::new(input);
-    let mut unpacker = Unpacker {
-        root: Root::open(into)?,
-        folder_times: BTreeMap::new(),
-        buffer: vec![0; COPY_BUFFER],
-        bytes: 0,
-    };
+    let mut unpacker =
+        Unpacker { rules, root, folder_times: BTreeMap::new(), buffer: vec![0; COPY_BUFFER], bytes: 0 };
     let mut entries = 0;
-    while let Some(entry) = archive.next().map_err(LayerError::Archive)? {
+    while let Some(mut entry) = archive.next_entry().map_err(LayerError::Archive)? {
         entries += 1;
         if entries > MAX_ENTRIES {
             return Err(LayerError::Entry { path: entry.display(), because: "layer has too many entries" });
         }
-        unpacker.entry(&mut archive, &entry)?;
+        unpacker.entry(&mut archive, &mut entry)?;
     }
     archive.drain().map_err(LayerError::Archive)?;
     unpacker.set_folder_times()?;
     Ok(unpacker.bytes)
 }
 
-struct Unpacker {
+/// What an archive means for the tree that it is unpacked to.
+pub(crate) enum Rules {
+    /// The tree is an empty folder, and the archive a layer with whiteouts.
+    Layer,
+    /// The tree is somebody's, and the archive is put over a folder in it; see [`crate::extract`].
+    Over {
+        /// The folder as a normal path; it exists.
+        base: Vec<u8>,
+        /// Whether a folder may take the place of something else, and the other way round.
+        may_change_kind: bool,
+        /// User and group of everything that is made; `None` takes the archive's.
+        owner: Option<(u32, u32)>,
+    },
+}
+
+struct Unpacker<'a> {
+    rules: &'a Rules,
     root: Root,
     /// A folder's time changes with each file made in it, hence is set at the very end.
     folder_times: BTreeMap<Vec<u8>, (i64, u32)>,
@@ -60,9 +77,23 @@ struct Unpacker {
     bytes: u64,
 }
 
-impl Unpacker {
-    fn entry<R: Read>(&mut self, archive: &mut Archive<R>, entry: &Entry) -> Result<(), LayerError> {
+impl Unpacker<'_> {
+    fn entry<R: Read>(&mut self, archive: &mut Archive<R>, entry: &mut Entry) -> Result<(), LayerError> {
         let path = normal(&entry.path).map_err(|because| bad(entry, because))?;
+        if let Rules::Over { base, may_change_kind, owner } = self.rules {
+            if path.is_empty() {
+                // Source: moby, `archive.Unpack`: the folder that is there stays as it is.
+                return Ok(());
+            }
+            (entry.uid, entry.gid) = owner.map_or((entry.uid, entry.gid), |(u, g)| (u.into(), g.into()));
+            let path = below(base, &path);
+            let (parent, name) = split(&path).expect("a path below another is not empty");
+            let place = self.root.place(parent, name)?;
+            if !may_change_kind {
+                check_kind(&place, entry, &path, base)?;
+            }
+            return self.make(archive, entry, &place, &path);
+        }
         let Some((parent, name)) = split(&path) else {
             return self.root_entry(entry);
         };
@@ -81,21 +112,32 @@ impl Unpacker {
             return self.whiteout(&place, entry);
         }
         let place = self.root.place(parent, name)?;
+        self.make(archive, entry, &place, &path)
+    }
+
+    /// Makes what the entry is, at `place`, which is at `path`.
+    fn make<R: Read>(
+        &mut self,
+        archive: &mut Archive<R>,
+        entry: &Entry,
+        place: &Place,
+        path: &[u8],
+    ) -> Result<(), LayerError> {
         match entry.kind {
-            Kind::File => self.file(archive, entry, &place),
-            Kind::Folder => self.folder(entry, &place, path.clone()),
-            Kind::HardLink => self.hard_link(entry, &place),
+            Kind::File => self.file(archive, entry, place),
+            Kind::Folder => self.folder(entry, place, path.to_vec()),
+            Kind::HardLink => self.hard_link(entry, place),
             Kind::Symlink => {
                 if entry.link.is_empty() || entry.link.contains(&0) {
                     return Err(bad(entry, "link without a target"));
                 }
                 self.root.forget();
                 place.make_fresh("symlink", |dir, name| rustix::fs::symlinkat(&entry.link[..], dir, name))?;
-                self.attributes(entry, &place)
+                self.attributes(entry, place)
             }
-            Kind::Fifo => self.node(entry, &place, FileType::Fifo),
-            Kind::CharDevice => self.node(entry, &place, FileType::CharacterDevice),
-            Kind::BlockDevice => self.node(entry, &place, FileType::BlockDevice),
+            Kind::Fifo => self.node(entry, place, FileType::Fifo),
+            Kind::CharDevice => self.node(entry, place, FileType::CharacterDevice),
+            Kind::BlockDevice => self.node(entry, place, FileType::BlockDevice),
         }
     }
 
@@ -173,6 +215,10 @@ impl Unpacker {
 
     fn hard_link(&mut self, entry: &Entry, place: &Place) -> Result<(), LayerError> {
         let target = normal(&entry.link).map_err(|because| bad(entry, because))?;
+        let target = match self.rules {
+            Rules::Over { base, .. } if !target.is_empty() => below(base, &target),
+            _ => target,
+        };
         let Some((parent, name)) = split(&target) else {
             return Err(bad(entry, "hard link to the root"));
         };
@@ -211,6 +257,23 @@ impl Unpacker {
     }
 }
 
+/// Refuses what would replace a folder by something else, or something else by a folder.
+/// Source of the words: moby, `archive.Unpack`.
+fn check_kind(place: &Place, entry: &Entry, path: &[u8], base: &[u8]) -> Result<(), LayerError> {
+    let Some(found) = place.kind()? else { return Ok(()) };
+    let (was_folder, is_folder) = (found == FileType::Directory, entry.kind == Kind::Folder);
+    if was_folder == is_folder {
+        return Ok(());
+    }
+    let show = |path: &[u8]| format!("/{}", String::from_utf8_lossy(path));
+    Err(LayerError::ChangesKind { path: show(path), base: show(base), was_folder })
+}
+
+/// `path` below the folder `base`, both normal.
+fn below(base: &[u8], path: &[u8]) -> Vec<u8> {
+    if base.is_empty() { path.to_vec() } else { [base, b"/", path].concat() }
+}
+
 fn bad(entry: &Entry, because: &'static str) -> LayerError {
     LayerError::Entry { path: entry.display(), because }
 }
@@ -228,7 +291,10 @@ fn write_all(file: impl AsFd, mut data: &[u8]) -> rustix::io::Result<()> {
 
 /// Removes `.`, `..`, leading and doubled slashes without looking at the file system, as Go's `filepath.Clean`.
 /// The root is the empty path.
-pub(crate) fn normal(path: &[u8]) -> Result<Vec<u8>, &'static str> {
+///
+/// # Errors
+/// Why the path is none for a layer: it leads out, holds a zero byte or is too deep.
+pub fn normal(path: &[u8]) -> Result<Vec<u8>, &'static str> {
     let mut parts: Vec<&[u8]> = Vec::new();
     for part in path.split(|b| *b == b'/') {
         match part {

@@ -1,8 +1,8 @@
 //! Forgets tracked connections, so that their next packet is translated by today's rules.
 //!
-//! In: what the connections to forget look like. Out: how many were. Only IPv4. Never touches other connections.
+//! In: what the connections to forget look like. Out: how many were. Never touches other connections.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use rustix::net::netlink;
 
@@ -15,6 +15,9 @@ const SUBSYSTEM: u16 = 1 << 8;
 const NEW: u16 = SUBSYSTEM;
 const GET: u16 = SUBSYSTEM | 1;
 const DELETE: u16 = SUBSYSTEM | 2;
+const ANY_FAMILY: u8 = 0;
+const IPV4: u8 = libc::AF_INET as u8;
+const IPV6: u8 = libc::AF_INET6 as u8;
 const TUPLE_ORIGINAL: u16 = 1;
 const TUPLE_REPLY: u16 = 2;
 const ID: u16 = 12;
@@ -26,6 +29,8 @@ const TUPLE_IP: u16 = 1;
 const TUPLE_PROTOCOL: u16 = 2;
 const IP_SOURCE: u16 = 1;
 const IP_DESTINATION: u16 = 2;
+const IPV6_SOURCE: u16 = 3;
+const IPV6_DESTINATION: u16 = 4;
 const PROTOCOL_NUMBER: u16 = 1;
 const PORT_SOURCE: u16 = 2;
 const PORT_DESTINATION: u16 = 3;
@@ -41,8 +46,10 @@ pub struct FlowFilter {
     pub protocol: Option<u8>,
     /// Port the client sent to.
     pub asked_port: Option<u16>,
+    /// Address the client sent to.
+    pub asked: Option<IpAddr>,
     /// Who answers: the address the destination was translated to.
-    pub answered_by: Option<Ipv4Addr>,
+    pub answered_by: Option<IpAddr>,
     /// Port that answers.
     pub answered_from_port: Option<u16>,
     /// Only connections to one of these addresses, or to a loopback address, whose destination was not translated.
@@ -58,8 +65,8 @@ pub struct ConntrackSocket {
 /// One direction of a connection.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Tuple {
-    source: Option<Ipv4Addr>,
-    destination: Option<Ipv4Addr>,
+    source: Option<IpAddr>,
+    destination: Option<IpAddr>,
     protocol: u8,
     source_port: u16,
     destination_port: u16,
@@ -71,6 +78,11 @@ impl ConntrackSocket {
         Ok(Self { socket: Socket::open(Some(netlink::NETFILTER), 0)? })
     }
 
+    /// Gives memory back until the next use, for sockets that are kept and rarely used.
+    pub fn rest(&mut self) {
+        self.socket.rest();
+    }
+
     /// Forgets the connections that match any of `filters`, and tells how many. Goes once through all connections; for
     /// a single filter the kernel preselects.
     pub fn forget(&mut self, filters: &[FlowFilter]) -> Result<usize, NetlinkError> {
@@ -79,9 +91,10 @@ impl ConntrackSocket {
         }
         let found = self.find(filters)?;
         let mut forgotten = 0;
-        for identity in &found {
+        for Identity { family, attributes } in &found {
             let sequence = self.socket.next_sequence();
-            let request = message(DELETE, socket::ACK, sequence, |encoder| encoder.raw(identity));
+            let request =
+                message((DELETE, *family), socket::ACK, sequence, |encoder| encoder.raw(attributes));
             match self.socket.acknowledged("forget connection", sequence, request.bytes()) {
                 Ok(()) => forgotten += 1,
                 // It ended by itself meanwhile.
@@ -92,12 +105,24 @@ impl ConntrackSocket {
         Ok(forgotten)
     }
 
-    /// The attributes that identify each matching connection.
-    fn find(&mut self, filters: &[FlowFilter]) -> Result<Vec<Vec<u8>>, NetlinkError> {
+    /// What identifies each matching connection.
+    fn find(&mut self, filters: &[FlowFilter]) -> Result<Vec<Identity>, NetlinkError> {
         let sequence = self.socket.next_sequence();
-        let request = message(GET, socket::DUMP, sequence, |encoder| {
+        let family = match filters {
+            _ if filters.iter().all(|filter| filter.family() == Some(IPV4)) => IPV4,
+            _ if filters.iter().all(|filter| filter.family() == Some(IPV6)) => IPV6,
+            _ => ANY_FAMILY,
+        };
+        let request = message((GET, family), socket::DUMP, sequence, |encoder| {
             if let [only] = filters {
-                put_filter(encoder, only);
+                // The kernel preselects by address only where it knows the family.
+                put_filter(
+                    encoder,
+                    &FlowFilter {
+                        answered_by: only.answered_by.filter(|_| family != ANY_FAMILY),
+                        ..only.clone()
+                    },
+                );
             }
         });
         let mut found = Vec::new();
@@ -110,10 +135,22 @@ impl ConntrackSocket {
     }
 }
 
-fn message(kind: u16, flags: u16, sequence: u32, build: impl FnOnce(&mut Encoder)) -> Encoder {
+/// A connection as a request names it.
+struct Identity {
+    family: u8,
+    attributes: Vec<u8>,
+}
+
+/// `kind` with the family of the addresses.
+fn message(
+    (kind, family): (u16, u8),
+    flags: u16,
+    sequence: u32,
+    build: impl FnOnce(&mut Encoder),
+) -> Encoder {
     let mut encoder = Encoder::new();
     let mark = encoder.start(kind, flags | socket::REQUEST, sequence);
-    encoder.raw(&[u8::try_from(libc::AF_INET).expect("AF_INET is 2"), 0, 0, 0]);
+    encoder.raw(&[family, 0, 0, 0]);
     build(&mut encoder);
     encoder.finish(mark);
     encoder
@@ -133,7 +170,10 @@ fn put_filter(encoder: &mut Encoder, filter: &FlowFilter) {
         reply = protocol(BY_IP_SOURCE);
         let tuple = encoder.nest(TUPLE_REPLY);
         let nest = encoder.nest(TUPLE_IP);
-        encoder.attribute(IP_SOURCE, &ip.octets());
+        match ip {
+            IpAddr::V4(ip) => encoder.attribute(IP_SOURCE, &ip.octets()),
+            IpAddr::V6(ip) => encoder.attribute(IPV6_SOURCE, &ip.octets()),
+        }
         encoder.end(nest);
         put_protocol(encoder, filter.protocol, None);
         encoder.end(tuple);
@@ -154,7 +194,8 @@ fn put_protocol(encoder: &mut Encoder, protocol: Option<u8>, port: Option<(u16, 
     encoder.end(nest);
 }
 
-fn identity_if_matching(payload: &[u8], filters: &[FlowFilter]) -> Option<Vec<u8>> {
+fn identity_if_matching(payload: &[u8], filters: &[FlowFilter]) -> Option<Identity> {
+    let family = *payload.first()?;
     let (mut original, mut reply) = (Tuple::default(), Tuple::default());
     let mut identity = Encoder::new();
     for (kind, value) in wire::attributes_after(payload, 4) {
@@ -168,31 +209,48 @@ fn identity_if_matching(payload: &[u8], filters: &[FlowFilter]) -> Option<Vec<u8
             _ => {}
         }
     }
-    filters.iter().any(|filter| filter.matches(&original, &reply)).then(|| identity.bytes().to_vec())
+    filters
+        .iter()
+        .any(|filter| filter.matches(&original, &reply))
+        .then(|| Identity { family, attributes: identity.bytes().to_vec() })
 }
 
 impl FlowFilter {
+    /// The family of the connections that can match; none when both can.
+    fn family(&self) -> Option<u8> {
+        // Untranslated connections are those to addresses of IPv4.
+        let has_ipv4 = self.untranslated_to.is_some().then_some(true);
+        let of = |ip: Option<IpAddr>| ip.map(|ip| ip.is_ipv4());
+        let is_ipv4 = of(self.asked).or(of(self.answered_by)).or(has_ipv4)?;
+        Some(if is_ipv4 { IPV4 } else { IPV6 })
+    }
+
     fn matches(&self, original: &Tuple, reply: &Tuple) -> bool {
         self.protocol.is_none_or(|protocol| protocol == original.protocol)
             && self.asked_port.is_none_or(|port| port == original.destination_port)
+            && self.asked.is_none_or(|ip| Some(ip) == original.destination)
             && self.answered_by.is_none_or(|ip| Some(ip) == reply.source)
             && self.answered_from_port.is_none_or(|port| port == reply.source_port)
             && self.untranslated_to.as_ref().is_none_or(|addresses| {
                 original.destination == reply.source
-                    && original.destination.is_some_and(|ip| ip.is_loopback() || addresses.contains(&ip))
+                    && original.destination.is_some_and(|ip| is_one_of(ip, addresses))
             })
     }
+}
+
+fn is_one_of(ip: IpAddr, addresses: &[Ipv4Addr]) -> bool {
+    matches!(ip, IpAddr::V4(ip) if ip.is_loopback() || addresses.contains(&ip))
 }
 
 fn read_tuple(bytes: &[u8]) -> Tuple {
     let mut tuple = Tuple::default();
     let port = |value: &[u8]| value.try_into().map(u16::from_be_bytes).unwrap_or(0);
-    let ip = |value: &[u8]| <[u8; 4]>::try_from(value).ok().map(Ipv4Addr::from);
+    let ip = crate::route::read_ip;
     for (part, value) in wire::attributes(bytes) {
         for (kind, value) in wire::attributes(value) {
             match (part, kind) {
-                (TUPLE_IP, IP_SOURCE) => tuple.source = ip(value),
-                (TUPLE_IP, IP_DESTINATION) => tuple.destination = ip(value),
+                (TUPLE_IP, IP_SOURCE | IPV6_SOURCE) => tuple.source = ip(value),
+                (TUPLE_IP, IP_DESTINATION | IPV6_DESTINATION) => tuple.destination = ip(value),
                 (TUPLE_PROTOCOL, PROTOCOL_NUMBER) => tuple.protocol = value.first().copied().unwrap_or(0),
                 (TUPLE_PROTOCOL, PORT_SOURCE) => tuple.source_port = port(value),
                 (TUPLE_PROTOCOL, PORT_DESTINATION) => tuple.destination_port = port(value),

@@ -19,11 +19,13 @@ pub mod conntrack;
 mod error;
 mod filter;
 pub mod legacy;
+pub mod namespace;
 pub mod nft;
 pub mod port_hold;
 pub mod route;
 mod socket;
 pub mod watch;
 mod wire;
+pub mod xfrm;
 
 pub use error::NetlinkError;

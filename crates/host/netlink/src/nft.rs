@@ -3,13 +3,15 @@
 //! In: a [`Batch`]. Out: all of it in the kernel, or none of it and the kernel's reason. Never decides about rules.
 
 mod batch;
+mod element;
 mod rule;
 
 use rustix::net::RecvFlags;
 use rustix::net::netlink;
 
-pub use batch::{BaseChain, Batch, ChainKind, Hook, MapKey, MapValue};
-pub use rule::{CtState, Direction, IpField, Rule, Verdict};
+pub use batch::{BaseChain, Batch, ChainKind, Hook};
+pub use element::{MapKey, MapValue};
+pub use rule::{CtDirection, CtState, Direction, IpField, Rule, StationField, Verdict};
 
 use crate::NetlinkError;
 use crate::socket::{self, Socket};
@@ -34,6 +36,8 @@ pub enum Family {
     Ip = 2,
     /// IPv6 only.
     Ip6 = 10,
+    /// Frames that pass a bridge.
+    Bridge = 7,
 }
 
 /// A base chain as the kernel lists it.
@@ -95,6 +99,11 @@ impl NftSocket {
                 }
             }
         }
+    }
+
+    /// Gives memory back until the next use, for sockets that are kept and rarely used.
+    pub fn rest(&mut self) {
+        self.socket.rest();
     }
 
     /// Every base chain of every table of every family.

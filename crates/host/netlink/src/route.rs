@@ -1,14 +1,25 @@
 //! Links, addresses and routes of the network namespace the socket was opened in.
 //!
-//! In: plain values. Out: changed kernel objects, or lists of what is there. Synchronous, without threads and with one
+//! In: plain values. Out: changed kernel objects, or lists of what is there. Many changes go as one [`RouteBatch`].
+//! Synchronous, without threads and with one
 //! reusable buffer, so that the init of a container calls it between `clone` and `execve`. Never decides names or
 //! addresses.
 
 mod address;
+mod batch;
 mod link;
+mod neighbour;
+mod policy;
+mod vxlan;
 
 pub(crate) use address::read_address;
 pub(crate) use link::read_link;
+
+pub use batch::RouteBatch;
+pub use link::{BridgePort, NewBridge};
+pub use neighbour::{ForwardingEntry, Neighbour};
+pub use policy::PolicyRule;
+pub use vxlan::{NewVxlan, Vxlan};
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::BorrowedFd;
@@ -71,6 +82,37 @@ pub struct VethPair<'a> {
     pub peer_namespace: Option<Namespace<'a>>,
 }
 
+/// A link that shares another one's wire under an Ethernet address of its own.
+#[derive(Debug, Clone, Copy)]
+pub struct Macvlan<'a> {
+    /// Its name, at most 15 bytes.
+    pub name: &'a str,
+    /// The link (its index) whose wire it shares.
+    pub parent: u32,
+    /// Which of its siblings it reaches.
+    pub mode: MacvlanMode,
+    /// Its Ethernet address; `None` lets the kernel choose.
+    pub mac: Option<Mac>,
+    /// Largest packet in bytes; 0 is the parent's.
+    pub mtu: u32,
+    /// Where it is made.
+    pub namespace: Namespace<'a>,
+}
+
+/// Which of its siblings a macvlan link reaches. Source of the numbers: linux/if_link.h.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum MacvlanMode {
+    /// None.
+    Private = 1,
+    /// All, by way of a switch that sends back.
+    Vepa = 2,
+    /// All.
+    Bridge = 4,
+    /// It is the only one.
+    Passthru = 8,
+}
+
 /// An address of a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Address {
@@ -81,6 +123,9 @@ pub struct Address {
     /// Length of the network part in bits.
     pub prefix: u8,
 }
+
+/// The routing table that everybody looks at. Source: linux/rtnetlink.h, `RT_TABLE_MAIN`.
+pub const MAIN_TABLE: u32 = 254;
 
 /// A route of any table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -119,6 +164,19 @@ impl RouteSocket {
             gateway: Some(gateway),
             index,
             table: u32::from(libc::RT_TABLE_MAIN),
+        })
+    }
+
+    /// Makes this the default route of the gateway's family, in place of the one there may be.
+    pub fn replace_default_route(&mut self, gateway: IpAddr, index: u32) -> Result<(), NetlinkError> {
+        let table = u32::from(libc::RT_TABLE_MAIN);
+        let destination = unspecified_like(gateway);
+        self.replace_route(&Route {
+            destination,
+            prefix: 0,
+            gateway: Some(gateway),
+            index: Some(index),
+            table,
         })
     }
 

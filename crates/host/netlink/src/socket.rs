@@ -20,6 +20,7 @@ pub(crate) const REQUEST: u16 = libc::NLM_F_REQUEST as u16;
 pub(crate) const ACK: u16 = libc::NLM_F_ACK as u16;
 pub(crate) const DUMP: u16 = libc::NLM_F_DUMP as u16;
 pub(crate) const CREATE: u16 = libc::NLM_F_CREATE as u16;
+pub(crate) const REPLACE: u16 = libc::NLM_F_REPLACE as u16;
 pub(crate) const EXCLUSIVE: u16 = libc::NLM_F_EXCL as u16;
 pub(crate) const APPEND: u16 = libc::NLM_F_APPEND as u16;
 
@@ -106,6 +107,11 @@ impl Socket {
                 Err(errno) => return Err(errno),
             }
         }
+    }
+
+    /// Gives the memory of the receive buffer back until the next use, for sockets that are kept and rarely used.
+    pub(crate) fn rest(&mut self) {
+        self.buffer = Vec::new();
     }
 
     /// Sends one request whose message asks for an acknowledgement, and waits for it.

@@ -147,12 +147,9 @@ fn encode(rule: &firewall::Rule) -> Rule {
         Match::In(link) => encoded.interface(Direction::In, link, true),
         Match::Out(link) => encoded.interface(Direction::Out, link, true),
         Match::NotOut(link) => encoded.interface(Direction::Out, link, false),
-        Match::From(network) => {
-            encoded.ipv4().address(IpField::Source, network.network(), network.prefix_len())
-        }
-        Match::To(network) => {
-            encoded.ipv4().address(IpField::Destination, network.network(), network.prefix_len())
-        }
+        Match::NotIn(link) => encoded.interface(Direction::In, link, false),
+        Match::From(network) => encoded.network(IpField::Source, network.network(), network.prefix_len()),
+        Match::To(network) => encoded.network(IpField::Destination, network.network(), network.prefix_len()),
         Match::ToLocal => encoded.destination_is_local(),
         Match::Ipv4 => encoded.ipv4(),
         Match::Established => encoded.ct_state(CtState::ESTABLISHED | CtState::RELATED),
@@ -165,6 +162,7 @@ fn encode(rule: &firewall::Rule) -> Rule {
         Action::Drop => matched.verdict(&Verdict::Drop),
         Action::Jump(chain) => matched.verdict(&Verdict::Jump(chain.to_owned())),
         Action::Masquerade => matched.masquerade(),
+        Action::Source(ip) => matched.snat_address(ip.into()),
         Action::PublishedAt => matched.address_port_verdict(PUBLISHED_AT),
         Action::Published => matched.port_verdict(PUBLISHED),
         Action::RefuseUnserved => matched.port_verdict(UNSERVED),

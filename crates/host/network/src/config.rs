@@ -2,10 +2,14 @@
 //!
 //! In: values of `--bip`, `--default-address-pool`, `--mtu` and the place for state. Out: a checked configuration.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
-use netplan::PoolRange;
+use netplan::{LinkSubnet, PoolRange};
+
+use crate::swarm;
 
 /// Settings of the default network.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +24,8 @@ pub struct NetworkConfig {
     pub pools: Vec<PoolRange>,
     /// `--mtu` in bytes; 0 means the default of 1500.
     pub mtu: u32,
+    /// Where what lasts until the machine is off is kept: pinned namespaces, files of names.
+    pub exec_root: PathBuf,
 }
 
 impl NetworkConfig {
@@ -29,14 +35,38 @@ impl NetworkConfig {
     pub const DEFAULT_MTU: u32 = 1500;
 
     /// Settings as without any flag, with state below `data_root`.
-    pub fn new(data_root: &std::path::Path) -> Self {
+    pub fn new(data_root: &Path, exec_root: &Path) -> Self {
         Self {
             state_dir: data_root.join("network"),
             bridge: Self::DEFAULT_BRIDGE.to_owned(),
             bip: None,
             pools: Vec::new(),
             mtu: Self::DEFAULT_MTU,
+            exec_root: exec_root.to_owned(),
         }
+    }
+
+    /// Name of the machine's end of its link to the ingress namespace: one per daemon, as the bridge is.
+    pub(crate) fn mesh_link(&self) -> String {
+        if self.bridge == Self::DEFAULT_BRIDGE {
+            "skmesh".to_owned()
+        } else {
+            format!("skm{:08x}", self.hash())
+        }
+    }
+
+    /// The subnet of that link. Only the machine itself ever sees it: link-local addresses (RFC 3927), which no network
+    /// routes; those of daemons with other bridges differ.
+    pub(crate) fn mesh_subnet(&self) -> LinkSubnet {
+        let [.., high, low] =
+            if self.bridge == Self::DEFAULT_BRIDGE { [0; 4] } else { self.hash().to_be_bytes() };
+        let subnet = Ipv4Net::new(Ipv4Addr::new(169, 254, 192 | (high & 0x1f), low & 0xfc), 30);
+        swarm::link_subnet(subnet.expect("30 is a prefix length"))
+    }
+
+    /// FNV-1a of the bridge's name: the same after every start.
+    fn hash(&self) -> u32 {
+        self.bridge.bytes().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
     }
 
     /// Name of our nf_tables table: `skep` for the default bridge, `skep-<bridge>` for another.

@@ -8,14 +8,17 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use docker::NetworkInspect;
-use objects::ServiceId;
+use objects::{NodeId, ServiceId};
 use tokio::sync::{mpsc, oneshot};
+use wire::session::Assignments;
 
 use crate::open;
 use crate::request::Request;
 use crate::show;
 use crate::{
-    AttachError, AttachRequest, Endpoint, NetworkConfig, NetworkError, OpenError, PublishError, ServicePort,
+    AttachError, AttachRequest, Attachment, ConnectError, ConnectRequest, ContainerNames, CreateError,
+    NetworkConfig, NetworkError, NetworkFacts, NetworkSpec, OpenError, PublishError, RemoveError,
+    ServicePort,
 };
 
 /// The networks of this machine.
@@ -42,33 +45,33 @@ impl Network {
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// Gives a container its endpoint and publishes its ports. The bridge exists when this returns, also while held;
-    /// the runtime then makes the interfaces. Call before the container's shim is started. An endpoint that the container
-    /// still has is replaced.
-    pub async fn attach(&self, request: AttachRequest) -> Result<Endpoint, AttachError> {
+    /// Gives a container its endpoints and publishes its ports. Their bridges exist when this returns, also while held;
+    /// the runtime then makes the interfaces. Call before the container's shim is started. What the container still has is
+    /// replaced.
+    pub async fn attach(&self, request: AttachRequest) -> Result<Attachment, AttachError> {
         let answer = self.ask(|reply| Request::Attach(request, reply)).await;
         answer.unwrap_or(Err(AttachError::Apply(NetworkError::Closed)))
     }
 
-    /// Takes a container's endpoint away, with its ports and the tracked connections to it. Of an unknown container:
+    /// Takes a container's endpoints away, with its ports and the tracked connections to it. Of an unknown container:
     /// nothing happens.
     pub async fn release(&self, container_id: &str) {
         let container_id = container_id.to_owned();
-        self.tell("release", |reply| Request::Release(container_id, reply)).await;
+        self.finish("release", |reply| Request::Release(container_id, reply)).await;
     }
 
-    /// Takes over an endpoint given out by an earlier daemon for a container that still runs. Never fails: what cannot
+    /// Takes over what an earlier daemon gave to a container that still runs. Never fails: what cannot
     /// be had again (a port that a foreign process took meanwhile) is logged and published all the same.
-    pub async fn adopt(&self, container_id: &str, container_name: &str, endpoint: &Endpoint) {
+    pub async fn adopt(&self, container_id: &str, container_name: &str, attachment: &Attachment) {
         let (container_id, name) = (container_id.to_owned(), container_name.to_owned());
-        let endpoint = Box::new(endpoint.clone());
-        self.tell("adopt", |reply| Request::Adopt { container_id, name, endpoint, reply }).await;
+        let attachment = Box::new(attachment.clone());
+        self.finish("adopt", |reply| Request::Adopt { container_id, name, attachment, reply }).await;
     }
 
     /// Tells a container's new name.
     pub async fn rename(&self, container_id: &str, container_name: &str) {
         let (container_id, name) = (container_id.to_owned(), container_name.to_owned());
-        self.tell("rename", |reply| Request::Rename { container_id, name, reply }).await;
+        self.finish("rename", |reply| Request::Rename { container_id, name, reply }).await;
     }
 
     /// Publishes exactly these ports of a service, each for exactly its backends, replacing what the service had before.
@@ -87,17 +90,17 @@ impl Network {
     /// Takes a service's ports away. Of an unknown service: nothing happens.
     pub async fn unpublish_service(&self, service: &ServiceId) {
         let service = service.clone();
-        self.tell("unpublish", |reply| Request::UnpublishService(service, reply)).await;
+        self.finish("unpublish", |reply| Request::UnpublishService(service, reply)).await;
     }
 
     /// Takes the ports of every service away, as when this machine leaves its swarm.
     pub async fn unpublish_all_services(&self) {
-        self.tell("unpublish all", Request::UnpublishAllServices).await;
+        self.finish("unpublish all", Request::UnpublishAllServices).await;
     }
 
     /// Stops changes of the kernel's rules until [`Network::release_hold`]; wanted state is collected. Does not nest.
     pub async fn hold(&self) {
-        self.tell("hold", Request::Hold).await;
+        self.finish("hold", Request::Hold).await;
     }
 
     /// Ends the hold and applies everything at once. The first time, sweeps what a killed daemon left behind: veths of
@@ -106,7 +109,79 @@ impl Network {
         self.ask(Request::ReleaseHold).await.unwrap_or(Err(NetworkError::Closed))
     }
 
-    /// The networks `bridge`, `host` and `none` with their endpoints.
+    /// Makes a network; returns its id once its bridge is there and it survives the daemon's end.
+    pub async fn create(&self, spec: NetworkSpec) -> Result<String, CreateError> {
+        let answer = self.ask(|reply| Request::Create(Box::new(spec), reply)).await;
+        answer.unwrap_or(Err(CreateError::Apply(NetworkError::Closed)))
+    }
+
+    /// The id of the network `docker_gwbridge`, by which containers of swarm networks reach what lies beyond; made if there
+    /// is none yet.
+    pub async fn ensure_gateway_bridge(&self) -> Result<String, CreateError> {
+        let answer = self.ask(Request::EnsureGatewayBridge).await;
+        answer.unwrap_or(Err(CreateError::Apply(NetworkError::Closed)))
+    }
+
+    /// Removes a network that no container is on, by id, name, or unambiguous id prefix; returns its name and id.
+    pub async fn remove(&self, name_or_id: &str) -> Result<(String, String), RemoveError> {
+        let network = name_or_id.to_owned();
+        let answer = self.ask(|reply| Request::Remove(network, reply)).await;
+        answer.unwrap_or(Err(RemoveError::Apply(NetworkError::Closed)))
+    }
+
+    /// Connects a running container to one network more; returns all that it has then.
+    pub async fn connect(&self, request: ConnectRequest) -> Result<Attachment, ConnectError> {
+        let answer = self.ask(|reply| Request::Connect(Box::new(request), reply)).await;
+        answer.unwrap_or(Err(ConnectError::Attach(AttachError::Apply(NetworkError::Closed))))
+    }
+
+    /// Disconnects a running container from a network; returns all that it has left. `pid` is a process in its network
+    /// namespace.
+    pub async fn disconnect(
+        &self,
+        container_id: &str,
+        network: &str,
+        pid: i32,
+    ) -> Result<Attachment, ConnectError> {
+        let (container_id, network) = (container_id.to_owned(), network.to_owned());
+        let answer = self.ask(|reply| Request::Disconnect { container_id, network, pid, reply }).await;
+        answer.unwrap_or(Err(ConnectError::Attach(AttachError::Apply(NetworkError::Closed))))
+    }
+
+    /// Under which names the containers of this machine are found on a network, and where they are.
+    pub async fn names(&self, network: &str) -> Vec<ContainerNames> {
+        let network = network.to_owned();
+        self.ask(|reply| Request::Names(network, reply)).await.unwrap_or_default()
+    }
+
+    /// What is looked at of a network before a container asks for it; by id, name, or unambiguous id prefix.
+    pub async fn facts(&self, name_or_id: &str) -> Option<NetworkFacts> {
+        let network = name_or_id.to_owned();
+        self.ask(|reply| Request::Facts(network, reply)).await.flatten()
+    }
+
+    /// Takes in what a manager said of the swarm's networks to this node. When this returns, containers may join them; what
+    /// could not be made of them yet is tried again.
+    pub async fn tell(&self, node: &NodeId, told: Assignments) -> Result<(), NetworkError> {
+        let (node, told) = (node.clone(), Box::new(told));
+        self.ask(|reply| Request::Tell { node, told, reply }).await.unwrap_or(Err(NetworkError::Closed))
+    }
+
+    /// Forgets the swarm's networks, and takes the ports of all services away.
+    pub async fn leave_swarm(&self) {
+        self.finish("leave the swarm", Request::LeaveSwarm).await;
+    }
+
+    /// Gives a container what it needs of the swarm's networks it is attached to: virtual addresses, its side of the routing
+    /// mesh. `pid` stands for its namespace. Call when its interfaces are there and before its program runs, and again for
+    /// one that was adopted. Of a container without such networks: nothing happens.
+    pub async fn plug(&self, container_id: &str, pid: u32) -> Result<(), NetworkError> {
+        let container_id = container_id.to_owned();
+        let answer = self.ask(|reply| Request::Plug { container_id, pid, reply }).await;
+        answer.unwrap_or(Err(NetworkError::Closed))
+    }
+
+    /// The networks of this machine with their endpoints.
     pub async fn list(&self) -> Vec<NetworkInspect> {
         self.ask(Request::List).await.unwrap_or_default()
     }
@@ -116,7 +191,7 @@ impl Network {
         show::find(self.list().await, name_or_id)
     }
 
-    /// Removes table and bridge, if no container is left; call when the daemon ends on purpose. True when removed:
+    /// Removes table and bridges, if no container is left; call when the daemon ends on purpose. True when removed:
     /// then nothing can be attached or published any more.
     pub async fn shutdown_remove(&self) -> bool {
         self.ask(Request::ShutdownRemove).await.unwrap_or(false)
@@ -132,7 +207,7 @@ impl Network {
     }
 
     /// Like `ask`, for requests whose only answer is that they were done.
-    async fn tell(&self, operation: &'static str, request: impl FnOnce(oneshot::Sender<()>) -> Request) {
+    async fn finish(&self, operation: &'static str, request: impl FnOnce(oneshot::Sender<()>) -> Request) {
         if self.ask(request).await.is_none() {
             tracing::error!(operation, "the network thread is gone");
         }

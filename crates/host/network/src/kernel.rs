@@ -1,11 +1,11 @@
-//! Every effect on the kernel: the bridge, its ports, the table, tracked connections.
+//! Every effect on the kernel: the bridges, their ports, the table, tracked connections.
 //!
 //! In: names, subnets, plans. Out: kernel objects as wanted. Each call may be repeated. Never decides what is wanted.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 use netlink::NetlinkError;
 use netlink::conntrack::{ConntrackSocket, FlowFilter};
 use netlink::nft::{Hook, NftSocket};
@@ -14,7 +14,7 @@ use netplan::{Firewall, PortChange, Published, StuckFlows};
 
 use crate::apply_netplan;
 use crate::sysctl;
-use crate::{NetworkError, OpenError};
+use crate::{Interface, NetworkError, OpenError};
 
 /// How names of our veths on this machine begin; 12 digits of the endpoint's id follow.
 pub(crate) const VETH_PREFIX: &str = "sk-";
@@ -25,11 +25,16 @@ pub(crate) struct Kernel {
     nft: NftSocket,
     conntrack: ConntrackSocket,
     table: String,
-    bridge: String,
-    /// The bridge's own address with its prefix length.
-    address: Ipv4Net,
+    bridges: BTreeMap<String, BridgeLink>,
+}
+
+/// A bridge as it should be.
+struct BridgeLink {
+    /// Its own addresses with their prefix lengths, IPv4 first.
+    addresses: Vec<IpNet>,
+    /// Largest packet in bytes.
     mtu: u32,
-    /// Known while the bridge is as wanted.
+    /// Known while it is as wanted.
     index: Option<u32>,
 }
 
@@ -66,21 +71,13 @@ pub(crate) fn look(bridge: &str) -> Result<Found, OpenError> {
 
 impl Kernel {
     /// Opens all sockets in the calling thread's network namespace; changes nothing.
-    pub(crate) fn open(
-        table: String,
-        bridge: String,
-        address: Ipv4Net,
-        mtu: u32,
-    ) -> Result<Self, NetlinkError> {
+    pub(crate) fn open(table: String) -> Result<Self, NetlinkError> {
         Ok(Self {
             route: RouteSocket::open()?,
             nft: NftSocket::open()?,
             conntrack: ConntrackSocket::open()?,
             table,
-            bridge,
-            address,
-            mtu,
-            index: None,
+            bridges: BTreeMap::new(),
         })
     }
 
@@ -94,48 +91,107 @@ impl Kernel {
         &self.table
     }
 
-    /// Name of the bridge.
-    pub(crate) fn bridge(&self) -> &str {
-        &self.bridge
+    /// From now on there should be this bridge; [`Kernel::ensure_bridge`] makes it.
+    pub(crate) fn want_bridge(&mut self, name: &str, addresses: Vec<IpNet>, mtu: u32) {
+        self.bridges.insert(name.to_owned(), BridgeLink { addresses, mtu, index: None });
     }
 
-    /// Index of the bridge, while it is known to be as wanted.
-    pub(crate) fn bridge_index(&self) -> Option<u32> {
-        self.index
+    /// True when there should be a bridge of this name.
+    pub(crate) fn wants_bridge(&self, name: &str) -> bool {
+        self.bridges.contains_key(name)
     }
 
-    /// The bridge's own address.
-    pub(crate) fn address(&self) -> Ipv4Net {
-        self.address
+    /// True while all bridges are known to be as wanted.
+    pub(crate) fn has_all_bridges(&self) -> bool {
+        self.bridges.values().all(|bridge| bridge.index.is_some())
     }
 
-    /// The bridge may have changed: the next `ensure_bridge` looks.
-    pub(crate) fn doubt_bridge(&mut self) {
-        self.index = None;
+    /// Index of a bridge, while it is known to be as wanted.
+    pub(crate) fn bridge_index(&self, name: &str) -> Option<u32> {
+        self.bridges.get(name)?.index
     }
 
-    /// Makes the bridge as wanted: there, addressed, up, with its kernel parameters. True when it had to be made.
-    pub(crate) fn ensure_bridge(&mut self) -> Result<bool, NetworkError> {
-        if self.index.is_some() {
-            return Ok(false);
+    /// The bridge of this name may have changed: the next `ensure_bridge` looks.
+    pub(crate) fn doubt_bridge(&mut self, name: &str) {
+        if let Some(bridge) = self.bridges.get_mut(name) {
+            bridge.index = None;
         }
-        let mut made = false;
-        let mut link = self.route.link(&self.bridge)?;
-        if link.is_none() {
-            let [a, b, c, d] = self.address.addr().octets();
-            // A fixed address keeps the neighbour entries of running containers right when the bridge is made anew.
-            match self.route.add_bridge(&self.bridge, Mac([0x02, 0x42, a, b, c, d]), self.mtu) {
-                Ok(()) => made = true,
-                Err(e) if e.is_exists() => {}
-                Err(e) => return Err(e.into()),
+    }
+
+    /// Any bridge may have changed.
+    pub(crate) fn doubt_bridges(&mut self) {
+        self.bridges.values_mut().for_each(|bridge| bridge.index = None);
+    }
+
+    /// The link lost an address: if it is a bridge's own, the bridge has to be looked at.
+    pub(crate) fn doubt_address(&mut self, index: u32, ip: IpAddr) {
+        for bridge in self.bridges.values_mut() {
+            if bridge.index == Some(index) && bridge.addresses.iter().any(|own| own.addr() == ip) {
+                bridge.index = None;
             }
-            link = self.route.link(&self.bridge)?;
         }
-        let link = link.ok_or_else(|| NetlinkError::NoLink(self.bridge.clone()))?;
-        let ip = IpAddr::V4(self.address.addr());
-        let has_address = self.route.addresses()?.iter().any(|a| a.index == link.index && a.ip == ip);
-        if !has_address {
-            match self.route.add_address(link.index, ip, self.address.prefix_len()) {
+    }
+
+    /// Subnets of routes and addresses that are none of our bridges', and the links that are there.
+    pub(crate) fn surroundings(&mut self) -> Result<(Vec<Ipv4Net>, Vec<Link>), NetworkError> {
+        let links = self.route.links()?;
+        let is_ours = |index: u32| {
+            links.iter().any(|link| link.index == index && self.bridges.contains_key(&link.name))
+        };
+        let addresses = self.route.addresses()?.into_iter().filter(|address| !is_ours(address.index));
+        let addresses: Vec<_> = addresses.map(|address| (address.ip, address.prefix)).collect();
+        let routes = self.route.routes()?.into_iter();
+        let routes = routes.filter(|route| route.prefix > 0 && !route.index.is_some_and(is_ours));
+        let in_use = routes.map(|route| (route.destination, route.prefix)).chain(addresses);
+        let in_use = in_use.filter_map(|(ip, prefix)| match ip {
+            IpAddr::V4(ip) => Ipv4Net::new(ip, prefix).ok(),
+            IpAddr::V6(_) => None,
+        });
+        Ok((in_use.collect(), links))
+    }
+
+    /// Makes every bridge as wanted; true when one had to be looked at.
+    pub(crate) fn ensure_bridges(&mut self) -> Result<bool, NetworkError> {
+        let doubtful = self.bridges.iter().filter(|(_, bridge)| bridge.index.is_none());
+        let doubtful: Vec<String> = doubtful.map(|(name, _)| name.clone()).collect();
+        for name in &doubtful {
+            self.ensure_bridge(name)?;
+        }
+        Ok(!doubtful.is_empty())
+    }
+
+    /// Makes a bridge as wanted: there, addressed, up, with its kernel parameters.
+    pub(crate) fn ensure_bridge(&mut self, name: &str) -> Result<(), NetworkError> {
+        let Some(bridge) = self.bridges.get_mut(name) else { return Ok(()) };
+        if bridge.index.is_some() {
+            return Ok(());
+        }
+        let mut link = self.route.link(name)?;
+        if link.is_none() {
+            let ipv4 = bridge.addresses.iter().find_map(|own| match own {
+                IpNet::V4(own) => Some(own.addr()),
+                IpNet::V6(_) => None,
+            });
+            // A fixed address keeps the neighbour entries of running containers right when the bridge is made anew.
+            match self.route.add_bridge(
+                name,
+                container_mac(ipv4.unwrap_or(Ipv4Addr::UNSPECIFIED)),
+                bridge.mtu,
+            ) {
+                Err(e) if !e.is_exists() => return Err(e.into()),
+                _ => {}
+            }
+            link = self.route.link(name)?;
+        }
+        let link = link.ok_or_else(|| NetlinkError::NoLink(name.to_owned()))?;
+        let has_ipv6 = bridge.addresses.iter().any(|own| own.addr().is_ipv6());
+        sysctl::prepare(name, has_ipv6)?;
+        let found = self.route.addresses()?;
+        for own in &bridge.addresses {
+            if found.iter().any(|address| address.index == link.index && address.ip == own.addr()) {
+                continue;
+            }
+            match self.route.add_address(link.index, own.addr(), own.prefix_len()) {
                 Err(e) if !e.is_exists() => return Err(e.into()),
                 _ => {}
             }
@@ -143,21 +199,23 @@ impl Kernel {
         if !link.is_up {
             self.route.set_up(link.index)?;
         }
-        sysctl::prepare(&self.bridge)?;
-        self.index = Some(link.index);
-        Ok(made)
+        bridge.index = Some(link.index);
+        Ok(())
     }
 
-    /// Makes these links ports of the bridge again, where they exist and are not.
-    pub(crate) fn enslave<'a>(&mut self, names: impl Iterator<Item = &'a str>) -> Result<(), NetworkError> {
-        let Some(bridge) = self.index else { return Ok(()) };
-        for name in names {
-            let Some(link) = self.route.link(name)? else { continue };
+    /// Makes the outer ends of these interfaces ports of their bridges again, where they exist and are not.
+    pub(crate) fn enslave<'a>(
+        &mut self,
+        interfaces: impl Iterator<Item = &'a Interface>,
+    ) -> Result<(), NetworkError> {
+        for interface in interfaces {
+            let Some(bridge) = self.bridge_index(&interface.bridge) else { continue };
+            let Some(link) = self.route.link(&interface.host_name)? else { continue };
             if link.master != Some(bridge) {
-                self.enslave_one(link.index, bridge)?;
+                self.enslave_one(link.index, bridge, interface.isolated)?;
                 tracing::warn!(
-                    link = name,
-                    bridge = self.bridge,
+                    link = interface.host_name,
+                    bridge = interface.bridge,
                     "attached a container's link to the bridge again"
                 );
             }
@@ -165,19 +223,23 @@ impl Kernel {
         Ok(())
     }
 
-    fn enslave_one(&mut self, link: u32, bridge: u32) -> Result<(), NetworkError> {
-        match self.route.enslave(link, bridge) {
+    fn enslave_one(&mut self, link: u32, bridge: u32, isolated: bool) -> Result<(), NetworkError> {
+        let mut enslaved = self.route.enslave(link, bridge);
+        if enslaved.is_ok() && isolated {
+            enslaved = self.route.set_isolated(link);
+        }
+        match enslaved {
             // Its container ended meanwhile.
             Err(e) if e.is_missing() => Ok(()),
             other => Ok(other?),
         }
     }
 
-    /// Deletes ports of the bridge that are named like ours and belong to no known container.
+    /// Deletes ports of our bridges that are named like ours and belong to no known container.
     pub(crate) fn sweep_links(&mut self, known: &BTreeSet<String>) -> Result<(), NetworkError> {
-        let Some(bridge) = self.index else { return Ok(()) };
+        let bridges: BTreeSet<u32> = self.bridges.values().filter_map(|bridge| bridge.index).collect();
         for link in self.route.links()? {
-            let is_stale = link.master == Some(bridge)
+            let is_stale = link.master.is_some_and(|master| bridges.contains(&master))
                 && link.name.starts_with(VETH_PREFIX)
                 && !known.contains(&link.name);
             if !is_stale {
@@ -255,23 +317,37 @@ impl Kernel {
         Ok(found)
     }
 
-    /// Removes the table, and the bridge when `remove_bridge` and nothing else is attached to it.
-    pub(crate) fn remove(&mut self, remove_bridge: bool) -> Result<(), NetworkError> {
-        self.nft.commit(apply_netplan::remove(&self.table))?;
-        if !remove_bridge {
+    /// Removes the table.
+    pub(crate) fn remove_table(&mut self) -> Result<(), NetworkError> {
+        Ok(self.nft.commit(apply_netplan::remove(&self.table))?)
+    }
+
+    /// From now on there should be no such bridge. Removes it when it `is_ours` and nothing else is attached to it.
+    pub(crate) fn remove_bridge(&mut self, name: &str, is_ours: bool) -> Result<(), NetworkError> {
+        let wanted = self.bridges.remove(name);
+        if !is_ours {
             return Ok(());
         }
-        let Some(link) = self.route.link(&self.bridge)? else { return Ok(()) };
-        self.index = Some(link.index);
-        // No container is left, but the kernel may still be taking their namespaces apart.
-        self.sweep_links(&BTreeSet::new())?;
-        self.index = None;
-        let has_ports = self.route.links()?.iter().any(|port| port.master == Some(link.index));
-        if has_ports {
+        let Some(link) = self.route.link(name)? else { return Ok(()) };
+        let is_port = |port: &Link| port.master == Some(link.index);
+        for port in self.route.links()?.into_iter().filter(is_port) {
+            // No container is left, but the kernel may still be taking their namespaces apart.
+            let is_left = port.name.starts_with(VETH_PREFIX);
+            match if is_left { self.route.delete_link(port.index) } else { Ok(()) } {
+                Err(e) if !e.is_missing() => return Err(e.into()),
+                _ => {}
+            }
+        }
+        if self.route.links()?.iter().any(is_port) {
+            tracing::warn!(bridge = name, "not removed: something else is attached to it");
             return Ok(());
         }
         match self.route.delete_link(link.index) {
-            Err(e) if !e.is_missing() => Err(e.into()),
+            Err(e) if !e.is_missing() => {
+                // Whoever asked may ask again.
+                self.bridges.extend(wanted.map(|wanted| (name.to_owned(), wanted)));
+                Err(e.into())
+            }
             _ => Ok(()),
         }
     }
@@ -291,11 +367,11 @@ fn filter_of(flow: &StuckFlows, own: &[Ipv4Addr]) -> FlowFilter {
         },
         StuckFlows::ToBackend(protocol, backend) => FlowFilter {
             protocol: Some(protocol.number()),
-            answered_by: Some(backend.ip),
+            answered_by: Some(backend.ip.into()),
             answered_from_port: Some(backend.port),
             ..FlowFilter::default()
         },
-        StuckFlows::ToAddress(ip) => FlowFilter { answered_by: Some(ip), ..FlowFilter::default() },
+        StuckFlows::ToAddress(ip) => FlowFilter { answered_by: Some(ip.into()), ..FlowFilter::default() },
     }
 }
 

@@ -11,14 +11,18 @@ use std::thread::JoinHandle;
 
 use ipnet::Ipv4Net;
 use netlink::watch::Watch;
-use netplan::{AddressPool, subnet};
+use netplan::subnet;
 use rustix::event::{EventfdFlags, eventfd};
 use tokio::sync::mpsc;
 
+use crate::built_in;
+use crate::create::{self, Defaults};
 use crate::kernel::{self, Found, Kernel};
+use crate::local_names::LocalNames;
 use crate::request::Request;
 use crate::state_file::{self, State};
 use crate::status::Status;
+use crate::swarm::{self, Swarm};
 use crate::wanted::Wanted;
 use crate::worker::Worker;
 use crate::{NetworkConfig, OpenError};
@@ -48,24 +52,34 @@ pub(crate) fn start(config: &NetworkConfig) -> Result<Running, OpenError> {
     state.subnet = Some(address);
     state_file::save(&config.state_dir, &state)?;
 
-    let kernel =
-        Kernel::open(config.table(), config.bridge.clone(), address, mtu).map_err(OpenError::Netlink)?;
+    let kernel = Kernel::open(config.table()).map_err(OpenError::Netlink)?;
+    let networks = built_in::networks(&state, &config.bridge, address, mtu);
     let rules = Watch::rules(kernel.rules_port()).map_err(OpenError::Netlink)?;
     let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
         .map_err(|e| OpenError::Thread(e.into()))?;
     let wake = Arc::new(wake);
     let (requests, receiver) = mpsc::channel(QUEUED_REQUESTS);
-    let addresses = AddressPool::new(address.trunc(), address.addr());
-    let worker = Worker {
+    let mut worker = Worker {
         kernel,
-        wanted: Wanted::new(state, config.bridge.clone(), mtu, addresses),
+        wanted: Wanted::new(networks),
         requests: receiver,
         wake: Arc::clone(&wake),
         rules,
         links: Watch::links().map_err(OpenError::Netlink)?,
         status: Status::held(),
+        swarm: Swarm::open(config)?,
+        uplink: None,
+        state,
+        names: LocalNames::new(swarm::names_dir(&config.exec_root)?),
+        defaults: Defaults::new(&config.pools, mtu),
+        state_dir: config.state_dir.clone(),
         lock,
     };
+    create::restore(&mut worker);
+    for (_, bridge) in worker.wanted.networks.bridges() {
+        worker.kernel.want_bridge(&bridge.link, bridge.addresses(), bridge.mtu);
+    }
+    worker.swarm.begin(&mut worker.wanted);
     let thread = std::thread::Builder::new().name("network".to_owned()).spawn(move || worker.run());
     Ok(Running { requests, wake, thread: thread.map_err(OpenError::Thread)? })
 }

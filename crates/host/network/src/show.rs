@@ -4,18 +4,19 @@
 
 use std::collections::BTreeMap;
 
-use docker::{Ipam, IpamConfig, NetworkContainer, NetworkInspect};
+use docker::{ConfigReference, Ipam, IpamConfig, NetworkContainer, NetworkInspect};
+use ipnet::IpNet;
+use netplan::ipam::Subnet;
 
-use crate::NetworkMode;
+use crate::Endpoint;
+use crate::registry::Entry;
 use crate::wanted::{Attached, Wanted};
 
-/// All networks.
-pub(crate) fn list(wanted: &Wanted, bridge: &str) -> Vec<NetworkInspect> {
-    vec![
-        bridge_network(wanted, bridge),
-        bare_network(wanted, NetworkMode::Host, &wanted.state.host_id, "host"),
-        bare_network(wanted, NetworkMode::None, &wanted.state.none_id, "null"),
-    ]
+/// All networks, those that every machine has first.
+pub(crate) fn list(wanted: &Wanted) -> Vec<NetworkInspect> {
+    let mut entries: Vec<&Entry> = wanted.networks.iter().collect();
+    entries.sort_by_key(|entry| (!entry.is_predefined(), entry.record.created, &entry.record.name));
+    entries.into_iter().map(|entry| network(wanted, entry)).collect()
 }
 
 /// One network by name, id, or id prefix that fits only one.
@@ -32,49 +33,64 @@ pub(crate) fn find(networks: Vec<NetworkInspect>, name_or_id: &str) -> Option<Ne
     fitting.next().filter(|_| fitting.next().is_none())
 }
 
-fn bridge_network(wanted: &Wanted, bridge: &str) -> NetworkInspect {
-    let mut network = bare_network(wanted, NetworkMode::Bridge, &wanted.state.bridge_id, "bridge");
-    network.ipam.config = Some(vec![IpamConfig {
-        subnet: wanted.addresses().subnet().to_string(),
-        gateway: wanted.addresses().gateway().to_string(),
-        ..IpamConfig::default()
-    }]);
-    // Source: docker 28.1, observed; tools read these to learn the name of the link.
-    let options = [
-        ("com.docker.network.bridge.default_bridge", "true".to_owned()),
-        ("com.docker.network.bridge.enable_icc", "true".to_owned()),
-        ("com.docker.network.bridge.enable_ip_masquerade", "true".to_owned()),
-        ("com.docker.network.bridge.host_binding_ipv4", "0.0.0.0".to_owned()),
-        ("com.docker.network.bridge.name", bridge.to_owned()),
-        ("com.docker.network.driver.mtu", wanted.mtu().to_string()),
-    ];
-    network.options = options.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
-    network
-}
-
-fn bare_network(wanted: &Wanted, mode: NetworkMode, id: &str, driver: &str) -> NetworkInspect {
-    let members = wanted.endpoints().filter(|(_, attached)| attached.endpoint.mode == mode);
-    let containers: BTreeMap<_, _> = members.map(|(id, attached)| (id.clone(), member(attached))).collect();
+fn network(wanted: &Wanted, entry: &Entry) -> NetworkInspect {
+    let record = &entry.record;
+    let members = wanted.containers().filter_map(|(id, attached)| {
+        let endpoint = attached.attachment.endpoints.iter().find(|found| found.network_id == record.id)?;
+        Some((id.clone(), member(attached, endpoint)))
+    });
+    let containers: BTreeMap<_, _> = members.collect();
+    let subnets = record.subnets.iter().map(subnet).collect::<Vec<_>>();
     NetworkInspect {
-        name: mode.name().to_owned(),
-        id: id.to_owned(),
-        created: wanted.state.created,
-        scope: "local".to_owned(),
-        driver: driver.to_owned(),
+        name: record.name.clone(),
+        id: record.id.clone(),
+        created: record.created,
+        scope: if record.driver == "overlay" { "swarm" } else { "local" }.to_owned(),
+        driver: record.driver.clone(),
         enable_ipv4: true,
-        ipam: Ipam { driver: "default".to_owned(), options: None, config: None },
+        enable_ipv6: record.has_ipv6,
+        ipam: Ipam {
+            driver: "default".to_owned(),
+            options: record.ipam_options.clone(),
+            config: (!subnets.is_empty()).then_some(subnets),
+        },
+        internal: record.is_internal,
+        attachable: record.is_attachable,
+        ingress: record.is_ingress,
+        config_from: ConfigReference::default(),
+        config_only: false,
         containers,
-        ..NetworkInspect::default()
+        options: record.options.clone(),
+        labels: record.labels.clone(),
+        peers: None,
+        services: None,
     }
 }
 
-fn member(attached: &Attached) -> NetworkContainer {
-    let endpoint = &attached.endpoint;
+fn subnet(subnet: &Subnet) -> IpamConfig {
+    let reserved = subnet.reserved.iter().map(|(name, ip)| (name.clone(), ip.to_string()));
+    IpamConfig {
+        subnet: subnet.subnet.to_string(),
+        ip_range: subnet.range.as_ref().map(IpNet::to_string).unwrap_or_default(),
+        gateway: subnet.gateway.to_string(),
+        auxiliary_addresses: reserved.collect(),
+    }
+}
+
+fn member(attached: &Attached, endpoint: &Endpoint) -> NetworkContainer {
+    let show = |address: Option<&crate::EndpointAddress>| {
+        address.map(|address| format!("{}/{}", address.ip, address.prefix)).unwrap_or_default()
+    };
+    // Source: moby, `daemon/container_operations.go`, names of the endpoints on docker_gwbridge.
+    let name = match endpoint.is_for_way_out {
+        true => format!("gateway_{}", &endpoint.endpoint_id[..12]),
+        false => attached.name.clone(),
+    };
     NetworkContainer {
-        name: attached.name.clone(),
+        name,
         endpoint_id: endpoint.endpoint_id.clone(),
         mac_address: endpoint.mac.clone().unwrap_or_default(),
-        ipv4_address: endpoint.ip.map(|ip| format!("{ip}/{}", endpoint.prefix)).unwrap_or_default(),
-        ipv6_address: String::new(),
+        ipv4_address: show(endpoint.ipv4()),
+        ipv6_address: show(endpoint.ipv6()),
     }
 }

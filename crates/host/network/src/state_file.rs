@@ -1,4 +1,4 @@
-//! What has to be the same after a restart: the ids of the networks and the chosen subnet.
+//! What has to be the same after a restart: the networks, their ids and their subnets.
 //!
 //! In and out: a small file `networks.json`. Written atomically, before anything uses what it says.
 
@@ -12,6 +12,7 @@ use objects::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::OpenError;
+use crate::record::NetworkRecord;
 
 /// Contents of the file. `subnet` holds the bridge's own address and its prefix length.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,6 +24,9 @@ pub(crate) struct State {
     pub(crate) subnet: Option<Ipv4Net>,
     /// The bridge was made by us and is ours to remove.
     pub(crate) is_bridge_ours: bool,
+    /// Networks that users made.
+    #[serde(default)]
+    pub(crate) networks: Vec<NetworkRecord>,
 }
 
 fn path(dir: &Path) -> PathBuf {
@@ -45,14 +49,16 @@ pub(crate) fn load(dir: &Path) -> Result<State, OpenError> {
 /// Writes the state; a crash leaves the old or the new one, never a part.
 pub(crate) fn save(dir: &Path, state: &State) -> Result<(), OpenError> {
     let path = path(dir);
-    write(dir, &path, state).map_err(|source| OpenError::State { path, source })
+    replace(&path, state).map_err(|source| OpenError::State { path, source })
 }
 
-fn write(dir: &Path, path: &Path, state: &State) -> io::Result<()> {
+/// Replaces a file as a whole, together with the folders it is in.
+pub(crate) fn replace(path: &Path, content: &impl Serialize) -> io::Result<()> {
+    let dir = path.parent().unwrap_or(Path::new("/"));
     fs::create_dir_all(dir)?;
     let temporary = path.with_extension("json.new");
     let mut file = File::create(&temporary)?;
-    file.write_all(&serde_json::to_vec_pretty(state)?)?;
+    file.write_all(&serde_json::to_vec_pretty(content)?)?;
     file.sync_all()?;
     fs::rename(&temporary, path)?;
     File::open(dir)?.sync_all()
@@ -67,6 +73,7 @@ fn fresh() -> io::Result<State> {
         none_id: random_id()?,
         subnet: None,
         is_bridge_ours: false,
+        networks: Vec::new(),
     })
 }
 

@@ -3,7 +3,6 @@
 //! In: events of the kernel. Out: what has to be looked at or rebuilt. Changes nothing itself.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
 use std::time::Instant;
 
 use netlink::watch::{Event, Subject};
@@ -65,33 +64,28 @@ impl Status {
                     self.foreign_doubtful = true;
                 }
             }
-            Event::Link(link) if link.name == kernel.bridge() => {
-                if !link.is_up || kernel.bridge_index() != Some(link.index) {
-                    kernel.doubt_bridge();
+            Event::Link(link) if kernel.wants_bridge(&link.name) => {
+                if !link.is_up || kernel.bridge_index(&link.name) != Some(link.index) {
+                    kernel.doubt_bridge(&link.name);
                 }
             }
-            Event::Link(link) => {
-                let is_loose = link.master != kernel.bridge_index() && link.name.starts_with(VETH_PREFIX);
-                if is_loose && wanted.links().any(|name| name == link.name) {
+            Event::Link(link) if link.name.starts_with(VETH_PREFIX) => {
+                let ours = wanted.interfaces().find(|interface| interface.host_name == link.name);
+                let is_loose = |bridge: &str| link.master != kernel.bridge_index(bridge);
+                if ours.is_some_and(|interface| is_loose(&interface.bridge)) {
                     self.links_doubtful = true;
                 }
             }
-            Event::LinkGone(link) if link.name == kernel.bridge() => kernel.doubt_bridge(),
-            Event::LinkGone(_) => {}
-            Event::AddressGone(address) => {
-                if Some(address.index) == kernel.bridge_index()
-                    && address.ip == IpAddr::V4(kernel.address().addr())
-                {
-                    kernel.doubt_bridge();
-                }
-            }
+            Event::Link(_) => {}
+            Event::LinkGone(link) => kernel.doubt_bridge(&link.name),
+            Event::AddressGone(address) => kernel.doubt_address(address.index, address.ip),
             Event::Lost(Subject::Rules) => {
                 self.rules_doubtful = true;
                 self.foreign_doubtful = true;
             }
             Event::Lost(Subject::Links) => {
                 self.links_doubtful = true;
-                kernel.doubt_bridge();
+                kernel.doubt_bridges();
             }
         }
     }

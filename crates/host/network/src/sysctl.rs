@@ -21,7 +21,10 @@ fn path(name: &str) -> PathBuf {
 }
 
 /// Lets this machine pass packets on, and its own loopback clients reach containers of `bridge`.
-pub(crate) fn prepare(bridge: &str) -> Result<(), NetworkError> {
+pub(crate) fn prepare(bridge: &str, has_ipv6: bool) -> Result<(), NetworkError> {
+    if has_ipv6 {
+        prepare_ipv6(bridge)?;
+    }
     if set("ipv4/ip_forward", "1").map_err(|e| failure("net.ipv4.ip_forward", e))? {
         tracing::info!("turned on forwarding of IPv4 packets (net.ipv4.ip_forward)");
     }
@@ -33,6 +36,55 @@ pub(crate) fn prepare(bridge: &str) -> Result<(), NetworkError> {
         // A kernel without IPv6 has no such parameter and accepts no advertisement.
         Err(e) if e.kind() == io::ErrorKind::NotFound => {}
         Err(e) => return Err(failure("net.ipv6.conf.<bridge>.accept_ra", e)),
+    }
+    Ok(())
+}
+
+/// The same for IPv6, which may be switched off for links that are made.
+fn prepare_ipv6(bridge: &str) -> Result<(), NetworkError> {
+    set(&format!("ipv6/conf/{bridge}/disable_ipv6"), "0")
+        .map_err(|e| failure("net.ipv6.conf.<bridge>.disable_ipv6", e))?;
+    // Source: moby, `daemon/libnetwork/drivers/bridge/setup_ip_forwarding.go`.
+    for name in ["ipv6/conf/default/forwarding", "ipv6/conf/all/forwarding"] {
+        if set(name, "1").map_err(|e| failure("net.ipv6.conf.all.forwarding", e))? {
+            tracing::info!(parameter = name, "turned on forwarding of IPv6 packets");
+        }
+    }
+    Ok(())
+}
+
+/// Lets this machine pass packets of IPv6 on.
+pub(crate) fn forward_ipv6() -> Result<(), NetworkError> {
+    if set("ipv6/conf/all/forwarding", "1").map_err(|e| failure("net.ipv6.conf.all.forwarding", e))? {
+        tracing::info!("turned on forwarding of IPv6 packets (net.ipv6.conf.all.forwarding)");
+    }
+    Ok(())
+}
+
+/// Sets parameters that are files below `/proc/sys/net`. What this kernel does not have is skipped: it then has nothing to
+/// be told about (IPv6, the bridge's own packet filter).
+pub(crate) fn set_where_there(wanted: &[(&'static str, &str)]) -> Result<(), NetworkError> {
+    for (name, value) in wanted {
+        match set(name, value) {
+            Ok(_) => {}
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => return Err(failure(name, e)),
+        }
+    }
+    Ok(())
+}
+
+/// The same of one link: `name` is what comes behind `conf/LINK/`.
+pub(crate) fn set_of_link(
+    link: &str,
+    wanted: &[(&'static str, &'static str, &str)],
+) -> Result<(), NetworkError> {
+    for (family, name, value) in wanted {
+        match set(&format!("{family}/conf/{link}/{name}"), value) {
+            Ok(_) => {}
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => return Err(failure(name, e)),
+        }
     }
     Ok(())
 }

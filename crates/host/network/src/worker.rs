@@ -6,23 +6,29 @@
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use netlink::watch::{Event, Watch};
-use netplan::firewall::{Bridge, Firewall};
-use netplan::{PortChange, StuckFlows};
+use netplan::firewall::{self, Firewall, Uplink};
+use netplan::{AddressPool, PortChange, StuckFlows};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use tokio::sync::mpsc::Receiver;
 use tokio::sync::mpsc::error::TryRecvError;
 
-use crate::error::{AttachError, NetworkError};
+use crate::create::Defaults;
+use crate::error::{AttachError, CreateError, NetworkError, RemoveError};
 use crate::kernel::Kernel;
+use crate::local_names::LocalNames;
+use crate::registry::{Entry, Kind};
 use crate::request::{Reply, Request};
+use crate::state_file::State;
 use crate::status::Status;
+use crate::swarm::Swarm;
 use crate::wanted::Wanted;
-use crate::{NetworkMode, PublishError, show};
+use crate::{Attachment, NetworkJoin, PublishError, SandboxMode, names, show};
 
 /// chosen: as many requests as become one transaction; more wait for the next.
 const REQUESTS_AT_ONCE: usize = 128;
@@ -42,6 +48,15 @@ pub(crate) struct Worker {
     pub(crate) rules: Watch,
     pub(crate) links: Watch,
     pub(crate) status: Status,
+    pub(crate) swarm: Swarm,
+    /// The link to the ingress namespace that the rules are for.
+    pub(crate) uplink: Option<Uplink>,
+    /// What is in `networks.json`.
+    pub(crate) state: State,
+    pub(crate) defaults: Defaults,
+    pub(crate) names: LocalNames,
+    /// Where `networks.json` is.
+    pub(crate) state_dir: PathBuf,
     /// Keeps other daemons away from the bridge.
     pub(crate) lock: UnixListener,
 }
@@ -73,20 +88,17 @@ impl Worker {
 
     fn wait(&self, has_more: bool) -> Result<(), Errno> {
         let now = Instant::now();
-        let pause = match (has_more, self.needs_repair()) {
-            (true, _) => Some(Duration::ZERO),
-            (false, true) => Some(self.status.not_before.saturating_duration_since(now)),
-            (false, false) => None,
-        };
+        let repair_at = self.needs_repair().then_some(self.status.not_before);
+        let next = [repair_at, self.swarm.wake_at()].into_iter().flatten().min();
+        let pause =
+            if has_more { Some(Duration::ZERO) } else { next.map(|at| at.saturating_duration_since(now)) };
         let pause = pause.map(|pause| Timespec {
             tv_sec: i64::try_from(pause.as_secs()).unwrap_or(i64::MAX),
             tv_nsec: i64::from(pause.subsec_nanos()),
         });
-        let mut fds = [
-            PollFd::from_borrowed_fd(self.wake.as_fd(), PollFlags::IN),
-            PollFd::from_borrowed_fd(self.rules.as_fd(), PollFlags::IN),
-            PollFd::from_borrowed_fd(self.links.as_fd(), PollFlags::IN),
-        ];
+        let own = [self.wake.as_fd(), self.rules.as_fd(), self.links.as_fd()];
+        let watched = own.into_iter().chain(self.swarm.watches());
+        let mut fds: Vec<_> = watched.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
         match poll(&mut fds, pause.as_ref()) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(errno) => return Err(errno),
@@ -101,8 +113,18 @@ impl Worker {
 
     /// Reads the kernel's events; true when there may be more.
     fn read_events(&mut self) -> bool {
-        let Self { kernel, wanted, status, rules, links, .. } = self;
-        let mut judge = |event: Event| status.judge(kernel, wanted, &event);
+        if let Err(error) = self.swarm.read_events() {
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "cannot watch the networks of the swarm"
+            );
+        }
+        self.swarm.tick(Instant::now());
+        let Self { kernel, wanted, status, swarm, rules, links, .. } = self;
+        let mut judge = |event: Event| {
+            swarm.judge(&event);
+            status.judge(kernel, wanted, &event);
+        };
         let more_rules = rules.read(EVENTS_AT_ONCE, &mut judge);
         let more_links = links.read(EVENTS_AT_ONCE, &mut judge);
         match (more_rules, more_links) {
@@ -140,12 +162,21 @@ impl Worker {
             replies.extend(self.take_in(request));
         }
         let outcome = self.apply();
+        self.write_names();
         for reply in replies {
             self.answer(reply, &outcome);
         }
+        // What was taken back on the way.
+        self.write_names();
         if outcome.is_err() {
             // What was rolled back has to leave the kernel too.
             self.status.rules_doubtful = true;
+        }
+    }
+
+    fn write_names(&mut self) {
+        if !self.status.is_held {
+            self.names.write(&mut self.wanted);
         }
     }
 
@@ -156,7 +187,7 @@ impl Worker {
             Request::Attach(request, reply) => {
                 let container_id = request.container_id.clone();
                 match self.attach(request) {
-                    Ok(endpoint) => return Some(Reply::Attach(container_id, endpoint, reply)),
+                    Ok(attachment) => return Some(Reply::Attach(container_id, attachment, reply)),
                     Err(error) => {
                         let _ = reply.send(Err(error));
                     }
@@ -166,14 +197,14 @@ impl Worker {
                 self.release(&container_id);
                 return Some(Reply::Done(reply));
             }
-            Request::Adopt { container_id, name, endpoint, reply } => {
-                self.wanted.adopt(&container_id, &name, *endpoint);
+            Request::Adopt { container_id, name, attachment, reply } => {
+                self.wanted.adopt(&container_id, &name, *attachment);
                 self.status.links_doubtful = true;
                 return Some(Reply::Done(reply));
             }
             Request::Rename { container_id, name, reply } => {
                 self.wanted.rename(&container_id, &name);
-                let _ = reply.send(());
+                return Some(Reply::Done(reply));
             }
             Request::PublishService { service, ports, reply } => {
                 if self.status.is_closed {
@@ -197,45 +228,154 @@ impl Worker {
             }
             Request::ReleaseHold(reply) => {
                 self.status.is_held = false;
-                return Some(Reply::ReleaseHold(reply));
+                return Some(Reply::Outcome(reply));
             }
-            Request::List(reply) => drop(reply.send(show::list(&self.wanted, self.kernel.bridge()))),
+            Request::Tell { .. } | Request::LeaveSwarm(_) | Request::Plug { .. } => {
+                return self.take_in_of_swarm(request);
+            }
+            Request::Create(..)
+            | Request::EnsureGatewayBridge(_)
+            | Request::Remove(..)
+            | Request::Connect(..)
+            | Request::Disconnect { .. } => return self.take_in_change(request),
+            Request::Names(network, reply) => drop(reply.send(names::of_network(&self.wanted, &network))),
+            Request::Facts(network, reply) => {
+                let found = self.wanted.networks.find(&network).ok();
+                let _ = reply.send(found.map(Entry::facts));
+            }
+            Request::List(reply) => drop(reply.send(show::list(&self.wanted))),
             Request::ShutdownRemove(reply) => drop(reply.send(self.shutdown_remove())),
         }
         None
     }
 
-    fn attach(&mut self, request: crate::AttachRequest) -> Result<crate::Endpoint, AttachError> {
+    /// The same for networks of the swarm.
+    fn take_in_of_swarm(&mut self, request: Request) -> Option<Reply> {
+        match request {
+            Request::Tell { node, told, reply } => {
+                self.swarm.take_in(node, &told, &mut self.wanted);
+                Some(Reply::Outcome(reply))
+            }
+            Request::LeaveSwarm(reply) => {
+                self.swarm.leave(&mut self.wanted);
+                // The way out of the swarm's networks goes with them, unless a container is still on it or it never was.
+                let _ = self.remove(crate::create::GATEWAY_BRIDGE);
+                Some(Reply::Done(reply))
+            }
+            Request::Plug { container_id, pid, reply } => {
+                // A caller that went away does not want its answer any more.
+                let _ = reply.send(self.plug(&container_id, pid));
+                None
+            }
+            _ => None,
+        }
+    }
+
+    /// The same for what changes networks, and who is on them.
+    fn take_in_change(&mut self, request: Request) -> Option<Reply> {
+        match request {
+            Request::Create(spec, reply) => match self.create(*spec) {
+                Ok(id) => return Some(Reply::Create(id, reply)),
+                Err(error) => drop(reply.send(Err(error))),
+            },
+            Request::EnsureGatewayBridge(reply) => match self.ensure_gateway_bridge() {
+                Ok(id) => return Some(Reply::Create(id, reply)),
+                Err(error) => drop(reply.send(Err(error))),
+            },
+            Request::Remove(network, reply) => match self.remove(&network) {
+                Ok((name, id)) => return Some(Reply::Remove(name, id, reply)),
+                Err(error) => drop(reply.send(Err(error))),
+            },
+            Request::Connect(request, reply) => match self.connect(&request) {
+                Ok(change) => return Some(Reply::Connect(Box::new(change), reply)),
+                Err(error) => drop(reply.send(Err(error))),
+            },
+            Request::Disconnect { container_id, network, pid, reply } => {
+                match self.disconnect(&container_id, &network, pid) {
+                    Ok(change) => return Some(Reply::Connect(Box::new(change), reply)),
+                    Err(error) => drop(reply.send(Err(error))),
+                }
+            }
+            _ => {}
+        }
+        None
+    }
+
+    fn attach(&mut self, request: crate::AttachRequest) -> Result<Attachment, AttachError> {
         if self.status.is_closed {
             return Err(AttachError::Apply(NetworkError::Closed));
         }
-        if request.mode == NetworkMode::Bridge {
+        if request.mode == SandboxMode::Own {
+            for join in &request.networks {
+                self.check_given(&request.container_id, join)?;
+            }
+            self.ensure_way_out(&request.networks)?;
             // Also while held: a bridge that is there breaks nothing, and the runtime needs it next.
-            self.kernel.ensure_bridge().map_err(AttachError::Apply)?;
+            for join in &request.networks {
+                self.ensure_bridge_of(&join.network)?;
+            }
         }
         if self.wanted.is_attached(&request.container_id) {
             // A start that was given up half way. Whoever starts the container again knows that it does not run.
             tracing::warn!(
                 container.id = request.container_id,
-                "container was attached already: its old endpoint is dropped"
+                "container was attached already: its old endpoints are dropped"
             );
             self.release(&request.container_id);
         }
         self.wanted.attach(request)
     }
 
+    /// Addresses on networks of the swarm are the managers' to give: who comes without one would have none, and who
+    /// comes with one of its own would take somebody's.
+    pub(crate) fn check_given(&self, container_id: &str, join: &NetworkJoin) -> Result<(), AttachError> {
+        let entry = self.wanted.networks.find(&join.network)?;
+        let id = &entry.record.id;
+        let is_given = join.ip.is_some_and(|ip| {
+            self.swarm.gave(id, ip.into()) && !self.wanted.has_address(id, ip.into(), container_id)
+        });
+        if is_given || !matches!(entry.kind, Kind::Overlay(_)) {
+            return Ok(());
+        }
+        let (network, is_attachable) = (entry.record.name.clone(), entry.record.is_attachable);
+        Err(AttachError::NotGiven { network, is_attachable })
+    }
+
+    pub(crate) fn ensure_bridge_of(&mut self, network: &str) -> Result<(), AttachError> {
+        let entry = self.wanted.networks.find(network)?;
+        match &entry.kind {
+            Kind::Bridge(bridge) => self.kernel.ensure_bridge(&bridge.link).map_err(AttachError::Apply),
+            Kind::Overlay(_) => self.swarm.ensure(&entry.record.id).map_err(AttachError::Apply),
+            _ => Ok(()),
+        }
+    }
+
+    /// Gives a container what it needs of the swarm's networks it is on.
+    fn plug(&mut self, container_id: &str, pid: u32) -> Result<(), NetworkError> {
+        match self.wanted.attachment(container_id) {
+            Some(attachment) => self.swarm.plug(container_id, pid, attachment),
+            None => Ok(()),
+        }
+    }
+
     fn release(&mut self, container_id: &str) {
-        let Some(endpoint) = self.wanted.release(container_id) else { return };
-        if let Some(IpAddr::V4(ip)) = endpoint.ip {
+        self.swarm.unplug(container_id);
+        let Some(attachment) = self.wanted.release(container_id) else { return };
+        attachment.endpoints.iter().for_each(|endpoint| self.forget_flows(endpoint));
+        // Its links go with its namespace. To delete them here would make everybody wait for the kernel's grace period.
+    }
+
+    /// Connections to an address that nobody has any more.
+    pub(crate) fn forget_flows(&mut self, endpoint: &crate::Endpoint) {
+        if let Some(IpAddr::V4(ip)) = endpoint.ipv4().map(|address| address.ip) {
             self.status.stuck.push(StuckFlows::ToAddress(ip));
         }
-        // Its link goes with its namespace. To delete it here would make everybody wait for the kernel's grace period.
     }
 
     fn answer(&mut self, reply: Reply, outcome: &Result<(), NetworkError>) {
         match reply {
-            Reply::Attach(container_id, endpoint, reply) => {
-                let result = outcome.clone().map(|()| endpoint).map_err(AttachError::Apply);
+            Reply::Attach(container_id, attachment, reply) => {
+                let result = outcome.clone().map(|()| attachment).map_err(AttachError::Apply);
                 if result.is_err() {
                     self.release(&container_id);
                 }
@@ -248,7 +388,28 @@ impl Worker {
             Reply::Publish(result, reply) => {
                 let _ = reply.send(result.and_then(|()| outcome.clone().map_err(PublishError::Apply)));
             }
-            Reply::ReleaseHold(reply) => drop(reply.send(outcome.clone())),
+            Reply::Outcome(reply) => drop(reply.send(outcome.clone())),
+            Reply::Create(id, reply) => {
+                let result = outcome.clone().map(|()| id.clone()).map_err(CreateError::Apply);
+                if result.is_err()
+                    && let Err(error) = self.take_away(&id)
+                {
+                    tracing::error!(
+                        network.id = id,
+                        error = &error as &dyn std::error::Error,
+                        "network is left"
+                    );
+                }
+                let _ = reply.send(result);
+            }
+            Reply::Remove(name, id, reply) => {
+                let _ = reply.send(outcome.clone().map(|()| (name, id)).map_err(RemoveError::Apply));
+            }
+            Reply::Connect(change, reply) => {
+                let result = self.finish(*change, outcome.clone());
+                // A caller that went away looks at the container again.
+                let _ = reply.send(result);
+            }
             Reply::Done(reply) => {
                 if let Err(error) = outcome {
                     tracing::warn!(
@@ -275,8 +436,14 @@ impl Worker {
     }
 
     fn apply_now(&mut self) -> Result<(), NetworkError> {
-        if self.kernel.bridge_index().is_none() {
-            self.kernel.ensure_bridge()?;
+        // What is wrong with one network of the swarm is its own affair, and tried again.
+        self.swarm.apply();
+        let uplink = self.swarm.uplink();
+        if uplink != self.uplink {
+            self.uplink = uplink;
+            self.status.rules_doubtful = true;
+        }
+        if self.kernel.ensure_bridges()? {
             self.status.links_doubtful = true;
         }
         let changes = self.wanted.published.take_changes();
@@ -295,11 +462,11 @@ impl Worker {
         let stuck = std::mem::take(&mut self.status.stuck);
         self.kernel.forget(&stuck);
         if self.status.links_doubtful {
-            self.kernel.enslave(self.wanted.links())?;
+            self.kernel.enslave(self.wanted.interfaces())?;
             self.status.links_doubtful = false;
         }
         if !self.status.is_swept {
-            let known = self.wanted.links().map(str::to_owned).collect();
+            let known = self.wanted.interfaces().map(|interface| interface.host_name.clone()).collect();
             self.kernel.sweep_links(&known)?;
             self.status.is_swept = true;
         }
@@ -307,8 +474,15 @@ impl Worker {
     }
 
     fn rebuild(&mut self) -> Result<(), NetworkError> {
-        let bridge = Bridge { name: self.kernel.bridge().to_owned(), subnet: self.kernel.address().trunc() };
-        self.kernel.rebuild(&Firewall::of(&[bridge]), &self.wanted.published)?;
+        let bridges = self.wanted.networks.bridges().map(|(record, bridge)| firewall::Bridge {
+            name: bridge.link.clone(),
+            subnets: bridge.pools.iter().map(AddressPool::subnet).collect(),
+            is_internal: record.is_internal,
+            joins_containers: bridge.options.joins_containers,
+            masquerades: bridge.options.masquerades,
+        });
+        let bridges: Vec<_> = bridges.collect();
+        self.kernel.rebuild(&Firewall::of(&bridges, self.uplink.as_ref()), &self.wanted.published)?;
         // A packet that came while the rules were away may have been noted as a connection to this machine, and then
         // would never be translated.
         let ports = self.wanted.published.ports();
@@ -323,7 +497,8 @@ impl Worker {
             && (status.rules_doubtful
                 || status.links_doubtful
                 || status.foreign_doubtful
-                || self.kernel.bridge_index().is_none())
+                || self.swarm.needs_work()
+                || !self.kernel.has_all_bridges())
     }
 
     /// Puts right what events or failures left doubtful, not too often.
@@ -357,8 +532,8 @@ impl Worker {
                 for chain in found.difference(&self.status.foreign) {
                     tracing::warn!(
                         chain,
-                        bridge = self.kernel.bridge(),
-                        "a forward chain of another firewall drops by default: containers are cut off unless it accepts packets from and to the bridge"
+                        table = self.kernel.table(),
+                        "a forward chain of another firewall drops by default: containers are cut off unless it accepts packets from and to our bridges"
                     );
                 }
                 self.status.foreign = found;
@@ -376,15 +551,30 @@ impl Worker {
         if !self.wanted.is_idle() || self.status.is_closed {
             return self.status.is_closed;
         }
-        match self.kernel.remove(self.wanted.state.is_bridge_ours) {
+        match self.remove_all() {
             Ok(()) => {
                 self.status.is_closed = true;
                 true
             }
             Err(error) => {
-                tracing::warn!(error = &error as &dyn std::error::Error, "could not remove bridge and rules");
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "could not remove bridges and rules"
+                );
                 false
             }
         }
+    }
+
+    fn remove_all(&mut self) -> Result<(), NetworkError> {
+        self.swarm.remove_all()?;
+        self.kernel.remove_table()?;
+        let bridges = self.wanted.networks.bridges();
+        let bridges: Vec<_> =
+            bridges.map(|(record, bridge)| (bridge.link.clone(), record.is_link_ours)).collect();
+        for (link, is_ours) in bridges {
+            self.kernel.remove_bridge(&link, is_ours)?;
+        }
+        Ok(())
     }
 }

@@ -41,6 +41,16 @@ impl Inside {
         Ok(Self { root: openat(CWD, path, flags, Mode::empty())? })
     }
 
+    /// Takes an open directory as root.
+    pub(crate) fn of(root: OwnedFd) -> Self {
+        Self { root }
+    }
+
+    /// Gives the root back.
+    pub(crate) fn into_root(self) -> OwnedFd {
+        self.root
+    }
+
     /// The root itself.
     pub(crate) fn root(&self) -> BorrowedFd<'_> {
         self.root.as_fd()

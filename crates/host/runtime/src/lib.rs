@@ -2,7 +2,8 @@
 //!
 //! In: a `Spec` (a container) or an `ExecSpec` (one more process in it). Out: a process blocked just before `execve`, with
 //! our ends of its streams. Called only by the single-threaded shim. Never waits for the process to end and never
-//! remembers anything: what is running is the kernel's to say.
+//! remembers anything: what is running is the kernel's to say. Apart from that, `view` lends a container's files to the
+//! daemon, on threads.
 //!
 //! ```text
 //! create ── clone3 ──► child: mounts, pivot_root ──► user, rights, seccomp ──► blocked ──► execve
@@ -32,6 +33,7 @@ mod spec;
 mod sys;
 mod sysctl;
 pub mod user;
+pub mod view;
 mod wire;
 
 pub use create::{Created, Stdio, create, exec, start_time};
@@ -39,9 +41,9 @@ pub use error::{StartError, Step};
 pub use inside::find_below;
 pub use protect::read_only_view;
 pub use spec::{
-    Address, Capabilities, CgroupSpec, Device, DeviceKind, DeviceRule, ExecSpec, Interface, Limits, Mount,
-    MountFlags, MountSource, Namespace, Namespaces, Network, ProcessSpec, Propagation, Rlimit, Root, Spec,
-    WindowSize,
+    Address, Capabilities, CgroupSpec, Device, DeviceKind, DeviceRule, ExecSpec, Interface, Limits,
+    MacvlanMode, MacvlanParent, Mount, MountFlags, MountSource, Namespace, Namespaces, Network, ProcessSpec,
+    Propagation, Rlimit, Root, Spec, WindowSize,
 };
 
 /// The number of a resource limit from Docker's name (`nofile`, `RLIMIT_NOFILE`), or `None`.

@@ -83,6 +83,22 @@ fn travels(path: &Path, marks: &[&str]) -> Result<bool, Errno> {
     Ok(optional.any(|field| marks.iter().any(|mark| field.starts_with(mark))))
 }
 
+/// Puts the binds among `mounts` in place below a root that is not this process's, and leaves the others out.
+pub(crate) fn bind_all(inside: &Inside, mounts: &[Mount]) -> Result<(), Failure> {
+    for mount in mounts {
+        let MountSource::Bind { recursive, .. } = &mount.source else { continue };
+        let Some(tree) = open_source(&mount.source)? else { continue };
+        let target = mount.target.to_string_lossy();
+        let is_directory = is_directory(&tree).at(Step::Mount, &target)?;
+        let missing = if is_directory { Missing::Directory } else { Missing::File };
+        let at = inside.find_or_make(&mount.target, missing).at(Step::MountTarget, &target)?;
+        // Nothing that is mounted here later on is to travel anywhere.
+        restrict_copy(&tree, mount.flags, *recursive, Propagation::Rprivate).at(Step::Mount, &target)?;
+        attach(&tree, &at).at(Step::Mount, &target)?;
+    }
+    Ok(())
+}
+
 /// Where mounts go, and what they need besides their spec.
 pub(crate) struct Place<'a> {
     /// The new root, which is `/` of this process by now.

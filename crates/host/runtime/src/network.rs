@@ -7,42 +7,75 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use netlink::NetlinkError;
-use netlink::route::{Mac, Namespace, RouteSocket, VethPair};
+use netlink::route::{self, Mac, Macvlan, Namespace, RouteSocket, VethPair};
+use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::Errno;
 
 use crate::error::{StartError, Step};
 use crate::inside::Inside;
-use crate::spec::Interface;
+use crate::spec::{Interface, MacvlanMode, MacvlanParent};
+use crate::sys;
 use crate::wire::Failure;
 
 /// Largest packet when a spec leaves it open. Source: Ethernet.
 const DEFAULT_MTU: u32 = 1500;
 
-/// Makes the pairs, with their inner ends in the network namespace of `pid`. To be called by the creator.
+/// Makes the pairs, with their inner ends in the network namespace of `pid`. To be called by the creator, which has one
+/// thread: it visits the namespaces in which outer ends lie.
 pub(crate) fn connect(interfaces: &[Interface], pid: i32) -> Result<(), StartError> {
-    if interfaces.is_empty() {
-        return Ok(());
-    }
-    let mut socket = RouteSocket::open().map_err(|source| failed("", source))?;
     for (index, interface) in interfaces.iter().enumerate() {
-        if let Err(source) = connect_one(&mut socket, interface, pid) {
+        if let Err(error) = connect_one(interface, pid) {
             disconnect(&interfaces[..index]);
-            return Err(failed(&interface.host_name, source));
+            return Err(error);
         }
     }
     Ok(())
 }
 
-fn connect_one(socket: &mut RouteSocket, interface: &Interface, pid: i32) -> Result<(), NetlinkError> {
-    let master = interface.bridge.as_deref().map(|bridge| socket.index(bridge)).transpose()?;
-    socket.add_veth(&VethPair {
-        name: &interface.host_name,
-        master,
-        mtu: mtu_of(interface),
-        up: true,
-        peer_name: &interface.name,
-        peer_mac: interface.mac.map(Mac),
-        peer_namespace: Some(Namespace::Pid(pid.unsigned_abs())),
+fn connect_one(interface: &Interface, pid: i32) -> Result<(), StartError> {
+    let mut socket = outer_socket(interface)?;
+    let mut make = || -> Result<(), NetlinkError> {
+        if let Some(macvlan) = &interface.macvlan {
+            return share_wire(&mut socket, interface, macvlan, pid);
+        }
+        let master = interface.bridge.as_deref().map(|bridge| socket.index(bridge)).transpose()?;
+        socket.add_veth(&VethPair {
+            name: &interface.host_name,
+            master,
+            mtu: mtu_of(interface),
+            up: true,
+            peer_name: &interface.name,
+            peer_mac: interface.mac.map(Mac),
+            peer_namespace: Some(Namespace::Pid(pid.unsigned_abs())),
+        })?;
+        if interface.isolated {
+            let index = socket.index(&interface.host_name)?;
+            socket.set_isolated(index)?;
+        }
+        Ok(())
+    };
+    make().map_err(|source| failed(&interface.host_name, source))
+}
+
+fn share_wire(
+    socket: &mut RouteSocket,
+    interface: &Interface,
+    macvlan: &MacvlanParent,
+    pid: i32,
+) -> Result<(), NetlinkError> {
+    let parent = socket.index(&macvlan.link)?;
+    socket.add_macvlan(&Macvlan {
+        name: &interface.name,
+        parent,
+        mode: match macvlan.mode {
+            MacvlanMode::Private => route::MacvlanMode::Private,
+            MacvlanMode::Vepa => route::MacvlanMode::Vepa,
+            MacvlanMode::Bridge => route::MacvlanMode::Bridge,
+            MacvlanMode::Passthru => route::MacvlanMode::Passthru,
+        },
+        mac: interface.mac.map(Mac),
+        mtu: interface.mtu,
+        namespace: Namespace::Pid(pid.unsigned_abs()),
     })
 }
 
@@ -50,11 +83,33 @@ fn mtu_of(interface: &Interface) -> u32 {
     if interface.mtu == 0 { DEFAULT_MTU } else { interface.mtu }
 }
 
+/// A socket where the interface's outer end lies; it stays there when the visit is over.
+fn outer_socket(interface: &Interface) -> Result<RouteSocket, StartError> {
+    let opened = |opened: Result<RouteSocket, NetlinkError>| {
+        opened.map_err(|source| failed(&interface.host_name, source))
+    };
+    let Some(path) = &interface.namespace else { return opened(RouteSocket::open()) };
+    let open = |path: &Path, step| {
+        openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+            .map_err(|errno| StartError::System { step, cause: errno.into() })
+    };
+    let home = open(Path::new("/proc/self/ns/net"), "open own network namespace")?;
+    let there = open(path, "open network namespace")?;
+    let enter = |namespace, step| {
+        sys::setns(namespace, libc::CLONE_NEWNET)
+            .map_err(|errno| StartError::System { step, cause: errno.into() })
+    };
+    enter(&there, "enter network namespace")?;
+    let socket = RouteSocket::open();
+    enter(&home, "leave network namespace")?;
+    opened(socket)
+}
+
 /// Removes the host's ends, so that nothing is left of a container that failed. The kernel would do so itself, but only
 /// some time after the container's namespace is gone.
 pub(crate) fn disconnect(interfaces: &[Interface]) {
-    let Ok(mut socket) = RouteSocket::open() else { return };
     for interface in interfaces {
+        let Ok(mut socket) = outer_socket(interface) else { continue };
         if let Ok(Some(link)) = socket.link(&interface.host_name) {
             // It may have vanished together with the namespace just now.
             drop(socket.delete_link(link.index));

@@ -304,6 +304,15 @@ pub struct Interface {
     pub host_name: String,
     /// Bridge on the host that gets the host's end; `None` leaves it alone.
     pub bridge: Option<String>,
+    /// There is no pair: the interface shares the wire of a link of the host.
+    #[serde(default)]
+    pub macvlan: Option<MacvlanParent>,
+    /// A pinned network namespace in which the host's end and its bridge lie; `None` is the creator's own.
+    #[serde(default)]
+    pub namespace: Option<PathBuf>,
+    /// The host's end exchanges no frames with other isolated ports of the bridge.
+    #[serde(default)]
+    pub isolated: bool,
     /// Name inside the container, such as `eth0`.
     pub name: String,
     /// Hardware address inside the container; `None` lets the kernel choose.
@@ -314,6 +323,29 @@ pub struct Interface {
     pub gateways: Vec<IpAddr>,
     /// Largest packet of both ends; 0 leaves the kernel's 1500.
     pub mtu: u32,
+}
+
+/// How an interface shares the wire of a link of the host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MacvlanParent {
+    /// The link's name.
+    pub link: String,
+    /// Which of its siblings the interface reaches.
+    pub mode: MacvlanMode,
+}
+
+/// Which of its siblings an interface reaches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MacvlanMode {
+    /// None.
+    Private,
+    /// All, by way of a switch that sends back.
+    Vepa,
+    /// All.
+    Bridge,
+    /// It is the only one.
+    Passthru,
 }
 
 /// An address with the length of its network's prefix.

@@ -75,6 +75,12 @@ pub(crate) unsafe fn clone3(flags: u64, cgroup: Option<RawFd>) -> SysResult<Fork
     Ok(Forked::Parent(i32::try_from(pid).map_err(|_| Errno::RANGE)?, pidfd))
 }
 
+/// Leaves what `flags` name behind and gets a copy of its own, for this thread alone.
+pub(crate) fn unshare(flags: i32) -> SysResult<()> {
+    // SAFETY: plain integers only. Of the flags that are used here, none touches memory or descriptors.
+    check(unsafe { libc::syscall(libc::SYS_unshare, flags) }).map(drop)
+}
+
 /// Joins the namespace or namespaces that `fd` (a namespace file or a pidfd) stands for.
 pub(crate) fn setns(fd: impl AsFd, flags: i32) -> SysResult<()> {
     // SAFETY: plain integers only.

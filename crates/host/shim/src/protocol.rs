@@ -49,6 +49,8 @@ pub(crate) enum Kind {
     Resize = 5,
     /// A little-endian i32; flags say to whom.
     Signal = 6,
+    /// Answer for names from now on, as if the orders had said so; no change when that is so already.
+    OpenResolver = 7,
     /// The first frame of every connection: [`Hello`].
     Hello = 64,
     /// A request was carried out.
@@ -70,6 +72,7 @@ impl Kind {
             4 => Self::InputEnd,
             5 => Self::Resize,
             6 => Self::Signal,
+            7 => Self::OpenResolver,
             64 => Self::Hello,
             65 => Self::Done,
             66 => Self::Failed,
@@ -170,7 +173,7 @@ mod tests {
     #[test]
     fn every_kind_is_found_by_its_number() {
         let known: Vec<_> = (0..=255).filter_map(Kind::from_number).collect();
-        assert_eq!(known.len(), 11);
+        assert_eq!(known.len(), 12);
         assert!(known.iter().all(|kind| Kind::from_number(*kind as u8) == Some(*kind)));
     }
 

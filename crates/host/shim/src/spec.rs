@@ -5,6 +5,8 @@
 use logs::LogSpec;
 use serde::{Deserialize, Serialize};
 
+use crate::ResolverSpec;
+
 /// The shim's orders, written by the daemon.
 pub const SPEC_FILE: &str = "spec.json";
 
@@ -32,6 +34,10 @@ pub struct ShimSpec {
     /// Whether standard input closes for good when the first client that was attached to it is done (Docker's
     /// `StdinOnce`). Without effect on a terminal.
     pub stdin_once: bool,
+    /// The resolver that the shim is for its container; `None` where it has none: execs, and containers that have no network
+    /// namespace of their own or read the machine's resolvers themselves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resolver: Option<ResolverSpec>,
 }
 
 /// What a shim starts.
@@ -45,9 +51,9 @@ pub enum Launch {
 }
 
 impl ShimSpec {
-    /// Orders in the newest format.
+    /// Orders in the newest format, without a resolver.
     pub fn new(launch: Launch, log: LogSpec, stdin_once: bool) -> Self {
-        Self { version: SPEC_VERSION, launch, log, stdin_once }
+        Self { version: SPEC_VERSION, launch, log, stdin_once, resolver: None }
     }
 
     /// The process that is started.

@@ -41,7 +41,7 @@ impl std::fmt::Debug for AuthConfig {
 }
 
 /// Answer of `POST /auth`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AuthResponse {
     /// `Login Succeeded`.
     #[serde(rename = "Status")]
@@ -75,6 +75,20 @@ impl AuthConfig {
             crate::lenient::from_slice(&bytes).map(|parsed| parsed.value).map_err(AuthHeaderError::Json)?;
         config.take_auth_apart();
         Ok((config != Self::default()).then_some(config))
+    }
+
+    /// Credentials of an `X-Registry-Config` header, by registry; an empty header has none.
+    pub fn registries_from_header(
+        header: &str,
+    ) -> Result<std::collections::BTreeMap<String, Self>, AuthHeaderError> {
+        if header.is_empty() {
+            return Ok(std::collections::BTreeMap::new());
+        }
+        let bytes = decode_base64(header).ok_or(AuthHeaderError::Base64)?;
+        let mut all: std::collections::BTreeMap<String, Self> =
+            serde_json::from_slice(&bytes).map_err(AuthHeaderError::Json)?;
+        all.values_mut().for_each(Self::take_auth_apart);
+        Ok(all)
     }
 
     /// The header a client sends with these credentials.
@@ -113,16 +127,24 @@ pub fn decode_base64(text: &str) -> Option<Vec<u8>> {
     Some(out)
 }
 
+/// base64 with padding, as Go's `base64.StdEncoding`.
+pub fn encode_base64(bytes: &[u8]) -> String {
+    encode(bytes, b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/")
+}
+
 /// base64url with padding, as Go's `base64.URLEncoding`.
 pub fn encode_base64url(bytes: &[u8]) -> String {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    encode(bytes, b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")
+}
+
+fn encode(bytes: &[u8], alphabet: &[u8; 64]) -> String {
     let mut out = String::with_capacity(bytes.len().div_ceil(3) * 4);
     for chunk in bytes.chunks(3) {
         let word =
             chunk.iter().fold(0u32, |word, &byte| word << 8 | u32::from(byte)) << (8 * (3 - chunk.len()));
         for place in 0..4 {
             let sextet = (word >> (18 - 6 * place)) & 63;
-            out.push(if place <= chunk.len() { char::from(ALPHABET[sextet as usize]) } else { '=' });
+            out.push(if place <= chunk.len() { char::from(alphabet[sextet as usize]) } else { '=' });
         }
     }
     out

@@ -32,6 +32,14 @@ pub enum FilterError {
         /// In Go's list notation: `[maybe]`.
         value: String,
     },
+    /// The same, as the swarm's lists say it. Source: moby, `daemon/cluster/filters.go`.
+    #[error("Invalid {field} filter: '{value}'")]
+    OfSwarm {
+        /// Name of the field.
+        field: &'static str,
+        /// The value.
+        value: String,
+    },
 }
 
 impl Filters {
@@ -148,6 +156,14 @@ impl Filters {
     pub fn validate_values(&self, field: &str, accepted: &[&str]) -> Result<(), FilterError> {
         match self.get(field).find(|value| !accepted.contains(value)) {
             Some(value) => Err(FilterError::Value { field: field.to_owned(), value: value.to_owned() }),
+            None => Ok(()),
+        }
+    }
+
+    /// The same for the swarm's nodes and tasks: an empty value restricts nothing, and the words are others.
+    pub fn validate_swarm_values(&self, field: &'static str, accepted: &[&str]) -> Result<(), FilterError> {
+        match self.get(field).find(|value| !value.is_empty() && !accepted.contains(value)) {
+            Some(value) => Err(FilterError::OfSwarm { field, value: value.to_owned() }),
             None => Ok(()),
         }
     }

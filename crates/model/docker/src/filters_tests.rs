@@ -59,6 +59,10 @@ fn refusals_are_in_dockers_words() {
         filters.validate_values("status", &["running"]).unwrap_err().to_string(),
         "invalid filter 'status=odd'"
     );
+    let roles = read(r#"{"role":["","Manager"]}"#);
+    let refused = roles.validate_swarm_values("role", &["manager"]).unwrap_err();
+    assert_eq!(refused.to_string(), "Invalid role filter: 'Manager'");
+    assert_eq!(roles.validate_swarm_values("role", &["Manager"]), Ok(()));
     let both = read(r#"{"dangling":{"true":true,"0":true}}"#);
     assert_eq!(both.boolean("dangling").unwrap_err().to_string(), "invalid filter 'dangling=[0 true]'");
     assert_eq!(read(r#"{"dangling":["1"]}"#).boolean("dangling"), Ok(Some(true)));

@@ -14,6 +14,7 @@
 mod shape;
 
 pub mod api_version;
+pub mod archive;
 pub mod auth;
 pub mod container;
 pub mod container_config;
@@ -41,6 +42,7 @@ mod units_tests;
 pub mod volume;
 
 pub use api_version::ApiVersion;
+pub use archive::PathStat;
 pub use auth::{AuthConfig, AuthResponse};
 pub use container::{
     Change, ContainerInspect, ContainerSummary, ContainerUpdate, ContainersPruneReport, Health, HealthLog,
@@ -63,13 +65,14 @@ pub use image::{
 };
 pub use mount::{BindOptions, ImageOptions, Mount, MountPoint, TmpfsOptions, VolumeOptions};
 pub use network::{
-    ConfigReference, Ipam, IpamConfig, NetworkContainer, NetworkCreateRequest, NetworkCreateResponse,
-    NetworkInspect,
+    ConfigReference, Ipam, IpamConfig, NetworkConnect, NetworkContainer, NetworkCreateRequest,
+    NetworkCreateResponse, NetworkDisconnect, NetworkInspect, NetworksPruneReport,
 };
 pub use objects::{Nanos, Timestamp};
 pub use port::{ContainerPort, Port, PortBinding, PortMap, Protocol};
 pub use progress::{ProgressDetail, ProgressMessage};
 pub use reference::Reference;
+pub use shape::null_as_default;
 pub use system::{
     AddressPool, Commit, ComponentVersion, DiskUsage, PluginsInfo, RegistryServiceConfig, Runtime, SwarmInfo,
     SwarmPeer, SystemInfo, SystemVersion, VersionPlatform,

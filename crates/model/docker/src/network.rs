@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::container_config::EndpointSettings;
 use crate::shape::is_default;
 use objects::Timestamp;
 
@@ -93,6 +94,23 @@ shape! {
         pub config_from: Option<ConfigReference>,
         pub options: BTreeMap<String, String>,
         pub labels: BTreeMap<String, String>,
+    }
+
+    /// Body of `POST /networks/{id}/connect`.
+    pub struct NetworkConnect {
+        pub container: String,
+        pub endpoint_config: Option<EndpointSettings>,
+    }
+
+    /// Body of `POST /networks/{id}/disconnect`.
+    pub struct NetworkDisconnect {
+        pub container: String,
+        pub force: bool,
+    }
+
+    /// Answer of `POST /networks/prune`.
+    pub struct NetworksPruneReport {
+        pub networks_deleted: Option<Vec<String>>,
     }
 
     /// Answer of `POST /networks/create`.

@@ -24,7 +24,7 @@ macro_rules! shape {
 }
 
 /// Reads `null` as the default of the type. Go leaves a field alone when it meets `null`.
-pub(crate) fn null_as_default<'de, D, T>(from: D) -> Result<T, D::Error>
+pub fn null_as_default<'de, D, T>(from: D) -> Result<T, D::Error>
 where
     D: Deserializer<'de>,
     T: Deserialize<'de> + Default,

@@ -22,7 +22,7 @@ pub struct Stats {
     /// Processes.
     pub pids_stats: PidsStats,
     /// Block device use.
-    pub blkio_stats: BTreeMap<String, serde_json::Value>,
+    pub blkio_stats: BlkioStats,
     /// Windows only; always 0.
     pub num_procs: u32,
     /// Windows only; always `{}`.
@@ -47,6 +47,33 @@ pub struct PidsStats {
     /// Limit; 0 is none.
     #[serde(default, skip_serializing_if = "crate::shape::is_default")]
     pub limit: u64,
+}
+
+/// Use of block devices. The kernel has no figures any more for those that are always `null`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "fields have the names and the meaning of the Engine API reference")]
+pub struct BlkioStats {
+    pub io_service_bytes_recursive: Option<Vec<BlkioEntry>>,
+    pub io_serviced_recursive: Option<Vec<BlkioEntry>>,
+    pub io_queue_recursive: Option<Vec<BlkioEntry>>,
+    pub io_service_time_recursive: Option<Vec<BlkioEntry>>,
+    pub io_wait_time_recursive: Option<Vec<BlkioEntry>>,
+    pub io_merged_recursive: Option<Vec<BlkioEntry>>,
+    pub io_time_recursive: Option<Vec<BlkioEntry>>,
+    pub sectors_recursive: Option<Vec<BlkioEntry>>,
+}
+
+/// One figure of one block device.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlkioEntry {
+    /// Major number.
+    pub major: u64,
+    /// Minor number.
+    pub minor: u64,
+    /// `read` or `write`.
+    pub op: String,
+    /// Bytes or operations.
+    pub value: u64,
 }
 
 /// CPU use.
@@ -92,6 +119,9 @@ pub struct MemoryStats {
     /// Now.
     #[serde(default, skip_serializing_if = "crate::shape::is_default")]
     pub usage: u64,
+    /// The most so far, on cgroup version 1.
+    #[serde(default, skip_serializing_if = "crate::shape::is_default")]
+    pub max_usage: u64,
     /// Counters of the cgroup.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub stats: BTreeMap<String, u64>,

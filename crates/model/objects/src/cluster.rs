@@ -4,22 +4,19 @@
 
 use std::collections::BTreeMap;
 
-use crate::json::shape;
-use crate::{ClusterId, Driver, Labels, Meta, Nanos, TlsInfo};
+use crate::json::{object, shape};
+use crate::{ClusterId, Driver, Labels, Nanos, NodeId, Timestamp, TlsInfo};
 
 /// Finished tasks kept per slot, counting live ones. Source: moby, `daemon/cluster/swarm.go` defaults.
 pub const DEFAULT_TASK_HISTORY: i64 = 5;
 
-shape! {
+object! {
     /// The swarm as a whole.
     pub struct Cluster {
         always {
             /// Id of the cluster.
             #[serde(rename = "ID")]
             pub id: ClusterId,
-            /// Version and times.
-            #[serde(flatten)]
-            pub meta: Meta,
             /// What a user asked for.
             pub spec: ClusterSpec,
             /// What its certificates trust.
@@ -37,19 +34,70 @@ shape! {
             pub internal: ClusterInternal,
         }
     }
+}
 
+shape! {
     /// Secrets of the cluster; never shown by the API, except for the join tokens.
     pub struct ClusterInternal {
-        /// Certificate of the authority, PEM.
+        /// Certificate of the authority, PEM: what every node trusts.
         pub ca_certificate: String,
-        /// Key of the authority, PEM.
-        pub ca_key: String,
-        /// Token that lets workers join.
-        pub worker_token: String,
-        /// Token that lets managers join.
-        pub manager_token: String,
-        /// Key that unlocks managers; empty when they do not lock.
-        pub unlock_key: String,
+        /// Raised whenever `unlock_key` changes: a manager seals its key file anew when its own is lower.
+        pub unlock_key_version: u64,
+        /// The root that the swarm changes to; `None` when it does not.
+        pub root_rotation: Option<RootRotation>,
+        /// Since when certificates come from the issuer in `Cluster::tls_info`; zero since the swarm exists.
+        pub issuer_since: Timestamp,
+        /// The `force_rotate` that was acted on last.
+        pub last_forced_rotation: u64,
+        /// Nodes that were removed, each with the time from when no certificate of it can be valid any more.
+        pub removed_nodes: BTreeMap<NodeId, Timestamp>,
+        /// The log that the roles of the nodes were settled for; zero in a swarm of an older version. A forced new cluster
+        /// begins another one.
+        pub epoch: u64,
+        /// The logs of before: a manager that still has one of them has no part in this swarm any more.
+        pub former_epochs: Vec<u64>,
+        /// Keys of the traffic of encrypted networks, the oldest first; see [`NetworkKey`].
+        pub network_keys: Vec<NetworkKey>,
+        /// Whether it was given its ingress network: one that a user removed is not made again.
+        pub had_ingress: bool,
+        /// Id of the request that the settings were last changed by: one that is made again finds itself here.
+        pub last_request: String,
+        hidden {
+            /// Key of the authority, PEM; empty when an authority outside the swarm has it.
+            pub ca_key: String,
+            /// Token that lets workers join.
+            pub worker_token: String,
+            /// Token that lets managers join.
+            pub manager_token: String,
+            /// Key that unlocks managers (`SWMKEY-1-…`); empty when they do not lock.
+            pub unlock_key: String,
+            /// Secret that the keys of the nodes' proofs of life are made from: 32 bytes in base 64.
+            pub pulse_secret: String,
+        }
+    }
+
+    /// What the keys of encrypted networks are derived from, for each pair of nodes and direction.
+    pub struct NetworkKey {
+        /// Counts the keys: the newer one has the higher number.
+        pub number: u64,
+        /// When it was made, by the leader's clock.
+        pub made_at: Timestamp,
+        hidden {
+            /// 32 bytes in base 64.
+            pub key: String,
+        }
+    }
+
+    /// A new root on its way to be the only one.
+    pub struct RootRotation {
+        /// Its certificate, PEM.
+        pub ca_certificate: String,
+        /// Its subject and key in a certificate of the old root, PEM: what makes the old root trust its leaves.
+        pub cross_signed: String,
+        hidden {
+            /// Its key, PEM; empty when an authority outside the swarm has it.
+            pub ca_key: String,
+        }
     }
 
     /// What a user asked the swarm to be.
@@ -113,11 +161,13 @@ shape! {
         /// A root certificate to change to, PEM.
         #[serde(rename = "SigningCACert")]
         pub signing_ca_cert: String,
-        /// Its key, PEM.
-        #[serde(rename = "SigningCAKey")]
-        pub signing_ca_key: String,
         /// Counter that replaces the root when raised.
         pub force_rotate: u64,
+        hidden {
+            /// Its key, PEM.
+            #[serde(rename = "SigningCAKey")]
+            pub signing_ca_key: String,
+        }
     }
 
     /// An authority outside the swarm.

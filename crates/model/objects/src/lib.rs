@@ -1,4 +1,4 @@
-//! The nouns of a swarm: cluster, node, service, task, network; ids, times, validation.
+//! The nouns of a swarm: cluster, node, service, task, network, secret, config; ids, times, validation.
 //!
 //! Every object has an id, a version that the store stamps, a spec (what a user asked for) and what the swarm made of
 //! it. Specs read and write Docker's JSON of API 1.51 as it is, so that a request body becomes a spec and a spec becomes
@@ -16,6 +16,7 @@ mod names;
 mod network;
 mod node;
 mod random_names;
+mod secret;
 mod service;
 mod task;
 mod task_spec;
@@ -30,6 +31,7 @@ pub use meta::*;
 pub use network::*;
 pub use node::*;
 pub use random_names::*;
+pub use secret::*;
 pub use service::*;
 pub use task::*;
 pub use task_spec::*;

@@ -2,11 +2,13 @@
 //!
 //! In and out: Docker's `Node` with every field of API 1.51.
 
-use crate::json::shape;
-use crate::names::words;
-use crate::{Labels, Meta, NodeId, Platform, Resources, Timestamp};
+use ipnet::IpNet;
 
-shape! {
+use crate::json::{object, shape};
+use crate::names::words;
+use crate::{Labels, NetworkAttachment, NodeId, Platform, Resources, Timestamp};
+
+object! {
     /// A machine of the swarm.
     pub struct Node {
         /// Only managers have it.
@@ -15,9 +17,6 @@ shape! {
             /// Id of the node.
             #[serde(rename = "ID")]
             pub id: NodeId,
-            /// Version and times.
-            #[serde(flatten)]
-            pub meta: Meta,
             /// What a user asked for.
             pub spec: NodeSpec,
             /// What the node says of itself.
@@ -28,17 +27,33 @@ shape! {
             pub internal: NodeInternal,
         }
     }
+}
 
+shape! {
     /// What managers remember about a node; never shown by the API.
     pub struct NodeInternal {
         /// Its number among the managers that vote; zero for a worker.
         pub raft_id: u64,
-        /// The certificate it was given, PEM.
+        /// The certificate it was given last, PEM, with what stands between it and the root.
         pub certificate: String,
+        /// When it was given.
+        pub certified_at: Timestamp,
+        /// When it runs out.
+        pub certified_until: Timestamp,
+        /// Address of its data path, without a port, when it is not `status.addr`; else empty.
+        pub data_path_addr: String,
+        /// Whether the managers want the node to get a new certificate; cleared when it was given one.
+        pub must_renew: bool,
         /// The role its certificate says; follows `spec.role`.
         pub certified_role: NodeRole,
         /// Since when `status.state` is what it is.
         pub status_since: Timestamp,
+        /// While it is DOWN: its tasks stay until then, as it may be back. Zero is at once.
+        pub tasks_move_at: Timestamp,
+        /// Its own addresses on the ingress network, while there is one.
+        pub ingress: Option<NetworkAttachment>,
+        /// Networks that its machine has by itself: routes, addresses, resolvers. No network of the swarm overlaps them.
+        pub own_networks: Vec<IpNet>,
     }
 
     /// What a user asked a node to be.
@@ -178,11 +193,17 @@ impl Node {
         self.status.state == NodeState::Ready && self.spec.availability == Availability::Active
     }
 
-    /// Whether tasks that run on it must go elsewhere.
+    /// Whether tasks that run on it must go elsewhere now.
     ///
-    /// A node of unknown state keeps its tasks: after a change of leader nobody has heard from it yet.
-    pub fn must_be_left(&self) -> bool {
-        self.status.state == NodeState::Down || self.spec.availability == Availability::Drain
+    /// A node of unknown state keeps its tasks: after a change of leader nobody has heard from it yet. One that is DOWN
+    /// keeps them until `internal.tasks_move_at`.
+    pub fn must_be_left(&self, now: Timestamp) -> bool {
+        self.is_lost(now) || self.spec.availability == Availability::Drain
+    }
+
+    /// Whether nobody waits for it any more: it is DOWN, and was not back in time.
+    pub fn is_lost(&self, now: Timestamp) -> bool {
+        self.status.state == NodeState::Down && self.internal.tasks_move_at <= now
     }
 
     /// As Docker's API shows it.

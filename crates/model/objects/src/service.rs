@@ -3,16 +3,14 @@
 //! In and out: Docker's `Service` and `ServiceSpec` with every field of API 1.51. What decisions remember between steps
 //! (spec versions, the running rollout) lives in [`ServiceInternal`], so that a new leader goes on where the old stopped.
 
-use crate::json::shape;
+use crate::json::{object, shape};
 use crate::names::words;
-use crate::{
-    Labels, Meta, Nanos, NetworkAttachmentConfig, NetworkId, ServiceId, TaskSpec, Timestamp, Version,
-};
+use crate::{Labels, Nanos, NetworkAttachmentConfig, NetworkId, ServiceId, TaskSpec, Timestamp, Version};
 
 /// Monitor time when no update config is given. Source: moby/swarmkit, `api/defaults/service.go`.
 pub const DEFAULT_MONITOR: Nanos = Nanos::from_secs(5);
 
-shape! {
+object! {
     /// A service with what the swarm made of it.
     pub struct Service {
         /// The spec before the newest update; what a rollback returns to.
@@ -25,9 +23,6 @@ shape! {
             /// Id of the service.
             #[serde(rename = "ID")]
             pub id: ServiceId,
-            /// Version and times.
-            #[serde(flatten)]
-            pub meta: Meta,
             /// What the user asked for.
             pub spec: ServiceSpec,
             /// Ports and addresses it got.
@@ -36,7 +31,9 @@ shape! {
             pub internal: ServiceInternal,
         }
     }
+}
 
+shape! {
     /// What decisions about a service remember; never shown by the API.
     pub struct ServiceInternal {
         /// Which spec this is; tasks carry the number of the spec they were made from.
@@ -49,10 +46,12 @@ shape! {
         pub rollout: u64,
         /// Slots that were dirty when rollout number `rollout` began; the base of the failure ratio.
         pub rollout_slots: u64,
-        /// The registry's credentials that came with `spec`, as the API's header has them; empty for none.
-        pub registry_auth: String,
-        /// The same of `previous_spec`.
-        pub previous_registry_auth: String,
+        hidden {
+            /// The registry's credentials that came with `spec`, as the API's header has them; empty for none.
+            pub registry_auth: String,
+            /// The same of `previous_spec`.
+            pub previous_registry_auth: String,
+        }
     }
 
     /// What a user asked a service to be.
@@ -325,6 +324,22 @@ impl ServiceSpec {
     /// The ports to publish; empty without an endpoint spec.
     pub fn ports(&self) -> &[PortConfig] {
         self.endpoint_spec.as_ref().map_or(&[], |endpoint| &endpoint.ports)
+    }
+
+    /// The networks that its tasks are attached to: those of the task template, else those in the old place.
+    pub fn networks(&self) -> &[NetworkAttachmentConfig] {
+        let of_tasks = &self.task_template.networks;
+        if of_tasks.is_empty() { &self.networks } else { of_tasks }
+    }
+
+    /// Whether it publishes a port on every node.
+    pub fn needs_ingress(&self) -> bool {
+        self.ports().iter().any(|port| port.publish_mode == PublishMode::Ingress)
+    }
+
+    /// How its names resolve.
+    pub fn resolution(&self) -> ResolutionMode {
+        self.endpoint_spec.as_ref().map(|endpoint| endpoint.mode).unwrap_or_default()
     }
 
     /// How an update replaces tasks, with defaults.

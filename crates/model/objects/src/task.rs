@@ -5,14 +5,14 @@
 
 use std::sync::Arc;
 
-use crate::json::shape;
+use crate::json::{object, shape};
 use crate::names::words;
 use crate::{
-    Driver, EndpointSpec, GenericResource, Labels, Meta, Nanos, Network, NodeId, PortConfig, ServiceId,
+    Driver, EndpointSpec, GenericResource, Labels, Nanos, Network, NetworkId, NodeId, PortConfig, ServiceId,
     TaskId, TaskSpec, Timestamp, Version,
 };
 
-shape! {
+object! {
     /// One run of a service's container.
     pub struct Task {
         /// A name given by a user; the usual one is [`Task::name`].
@@ -25,7 +25,7 @@ shape! {
         /// The node; empty until the scheduler chose one.
         #[serde(rename = "NodeID")]
         pub node_id: NodeId,
-        /// Networks with the task's addresses.
+        /// Networks of the swarm with the task's addresses, in the order of its interfaces; given before it is ASSIGNED.
         pub networks_attachments: Vec<NetworkAttachment>,
         /// Countable things the task was given.
         pub generic_resources: Vec<GenericResource>,
@@ -35,9 +35,6 @@ shape! {
             /// Id of the task.
             #[serde(rename = "ID")]
             pub id: TaskId,
-            /// Version and times.
-            #[serde(flatten)]
-            pub meta: Meta,
             /// Labels of the task object; not those of the service.
             pub labels: Labels,
             /// What should run; tasks of one service share it.
@@ -52,7 +49,9 @@ shape! {
             pub internal: TaskInternal,
         }
     }
+}
 
+shape! {
     /// What decisions about a task remember; never shown by the API.
     pub struct TaskInternal {
         /// Name of the service, for the name of the container.
@@ -148,13 +147,14 @@ shape! {
         pub ports: Vec<PortConfig>,
     }
 
-    /// A network with a task's addresses on it.
+    /// A network of the swarm with a task's addresses on it. Docker's API shows the whole network in its place.
     pub struct NetworkAttachment {
-        /// Addresses with prefix lengths.
+        /// Addresses with prefix lengths, the one of IPv4 first.
         pub addresses: Vec<String>,
         always {
             /// The network.
-            pub network: Network,
+            #[serde(rename = "NetworkID")]
+            pub network: NetworkId,
         }
     }
 }
@@ -295,9 +295,25 @@ impl Task {
         })
     }
 
-    /// As Docker's API shows it.
-    pub fn to_api(&self) -> serde_json::Value {
-        crate::json::api_value(self)
+    /// As Docker's API shows it; `network` finds the networks that it is attached to.
+    pub fn to_api(&self, network: impl Fn(&NetworkId) -> Option<Arc<Network>>) -> serde_json::Value {
+        let mut value = crate::json::api_value(self);
+        if self.networks_attachments.is_empty() {
+            return value;
+        }
+        let shown = self.networks_attachments.iter().map(|attachment| {
+            let gone = || Arc::new(Network { id: attachment.network.clone(), ..Network::default() });
+            let found = network(&attachment.network).unwrap_or_else(gone);
+            serde_json::json!({ "Network": found.to_api(), "Addresses": attachment.addresses })
+        });
+        let shown = serde_json::Value::Array(shown.collect());
+        value.as_object_mut().expect("a task is an object").insert("NetworksAttachments".to_owned(), shown);
+        value
+    }
+
+    /// Whether it keeps the addresses that it was given.
+    pub fn holds_addresses(&self) -> bool {
+        !self.networks_attachments.is_empty() && !self.is_terminal()
     }
 }
 

@@ -1,6 +1,6 @@
 //! Docker's JSON goes in and comes out as it was.
 
-use objects::{Cluster, Node, Service, ServiceSpec, Task, Timestamp};
+use objects::{Cluster, NetworkKey, Node, NodeInternal, RootRotation, Service, ServiceSpec, Task, Timestamp};
 use serde_json::{Value, json};
 
 /// Reads `text` as a spec and checks that writing it gives the same JSON, apart from nulls and empty values.
@@ -84,9 +84,53 @@ fn objects_show_versions_and_hide_what_is_internal() {
     let read: Service =
         serde_json::from_value(serde_json::to_value(&service).expect("serialises")).expect("reads back");
     assert_eq!(read, service);
-    let task = Task::default().to_api();
+    let task = Task::default().to_api(|_| None);
     assert_eq!((&task["Status"]["State"], &task["DesiredState"]), (&json!("new"), &json!("new")));
     assert_eq!((&task["Labels"], &task["Status"]["PortStatus"]), (&json!({}), &json!({})));
     assert_eq!(Node::default().to_api()["Spec"]["Availability"], json!("active"));
     assert_eq!(Cluster::default().to_api()["JoinTokens"], json!({"Worker": "", "Manager": ""}));
+}
+
+#[test]
+fn a_cluster_and_a_node_of_before_still_read() {
+    let mut cluster = Cluster::default();
+    cluster.internal.ca_certificate = "root".to_owned();
+    let before = json!({"Internal": {"CaCertificate": "root"}});
+    assert_eq!(serde_json::from_value::<Cluster>(before).expect("fields may be missing"), cluster);
+    let rotation = RootRotation { ca_certificate: "next".to_owned(), ..Default::default() };
+    cluster.internal.root_rotation = Some(rotation);
+    cluster.internal.removed_nodes.insert("gone".into(), Timestamp::from_secs(1));
+    let written = serde_json::to_value(&cluster).expect("serialises");
+    assert_eq!(serde_json::from_value::<Cluster>(written).expect("as written"), cluster);
+    let node = Node { internal: NodeInternal { raft_id: 3, ..Default::default() }, ..Default::default() };
+    let before = json!({"Internal": {"RaftId": 3}});
+    assert_eq!(serde_json::from_value::<Node>(before).expect("fields may be missing"), node);
+}
+
+#[test]
+fn no_key_token_or_password_shows_in_debug_output() {
+    let secret = || "s3cret".to_owned();
+    let rotation = RootRotation { ca_key: secret(), ..RootRotation::default() };
+    let mut cluster = Cluster {
+        internal: objects::ClusterInternal {
+            ca_key: secret(),
+            worker_token: secret(),
+            manager_token: secret(),
+            unlock_key: secret(),
+            pulse_secret: secret(),
+            root_rotation: Some(rotation),
+            network_keys: vec![NetworkKey { key: secret(), ..NetworkKey::default() }],
+            ..objects::ClusterInternal::default()
+        },
+        ..Cluster::default()
+    };
+    cluster.spec.ca_config.signing_ca_key = secret();
+    let mut service = Service::default();
+    service.internal.registry_auth = secret();
+    service.internal.previous_registry_auth = secret();
+    let shown = format!("{cluster:?} {service:?}");
+    assert_eq!(shown.matches("(hidden)").count(), 10, "{shown}");
+    assert!(!shown.contains("s3cret"), "{shown}");
+    // What is written to the log and to other managers is all of it.
+    assert_eq!(serde_json::to_string(&cluster).unwrap().matches("s3cret").count(), 8);
 }

@@ -72,7 +72,7 @@ impl Store {
         for change in changes.into_iter().rev() {
             match change.before {
                 Some(object) => self.put(object),
-                None => drop(self.take(change.kind, &change.id)),
+                None => self.take(change.kind, &change.id),
             }
         }
         Err(error)
@@ -87,11 +87,12 @@ impl Store {
                     return Err(ApplyError::Exists { kind, id: id.to_owned() });
                 }
                 let meta = Meta { version: Version { index }, created_at: now, updated_at: now };
-                Some(self.share_spec(object.with_meta(meta)))
+                Some(self.stamped(object, meta))
             }
             Write::Update { object, read_version } => {
                 let old = must_be(index, kind, id, before.as_ref(), *read_version)?;
-                Some(object.with_meta(Meta { version: Version { index }, updated_at: now, ..old.meta() }))
+                let meta = Meta { version: Version { index }, updated_at: now, ..old.meta() };
+                Some(self.stamped(object, meta))
             }
             Write::Remove { read_version, .. } => {
                 must_be(index, kind, id, before.as_ref(), *read_version)?;
@@ -107,9 +108,15 @@ impl Store {
                 self.must_have_free_name(object)?;
                 self.put(object.clone());
             }
-            None => drop(self.take(kind, id)),
+            None => self.take(kind, id),
         }
         Ok(Some(Change { kind, id: id.to_owned(), before, after }))
+    }
+
+    fn stamped(&self, object: &Object, meta: Meta) -> Object {
+        let mut object = object.with_meta(meta);
+        self.share_spec(&mut object);
+        object
     }
 
     fn must_have_free_name(&self, object: &Object) -> Result<(), ApplyError> {
@@ -122,18 +129,26 @@ impl Store {
         }
     }
 
-    /// Lets a new task share the spec of one of its siblings: decoding a log entry gives every task its own copy.
-    pub(crate) fn share_spec(&self, object: Object) -> Object {
-        let Object::Task(task) = &object else { return object };
-        let sibling = self.tasks_of_service(&task.service_id).next();
-        match sibling {
-            Some(sibling) if sibling.spec == task.spec => {
-                Object::Task(Arc::new(Task { spec: Arc::clone(&sibling.spec), ..(**task).clone() }))
-            }
-            _ => object,
-        }
+    /// Lets a task share the spec of itself as it was, or of one of its siblings: decoding a log entry gives every task
+    /// its own copy.
+    pub(crate) fn share_spec(&self, object: &mut Object) {
+        let Object::Task(task) = object else { return };
+        let before = self.tasks.get(task.id.as_str()).into_iter();
+        let siblings = self.tasks_of_service(&task.service_id).take(SIBLINGS_ASKED);
+        let mut known = before.chain(siblings);
+        let is_alike = |other: &&Arc<Task>| {
+            other.internal.spec_version == task.internal.spec_version
+                && (Arc::ptr_eq(&other.spec, &task.spec) || other.spec == task.spec)
+        };
+        let Some(sibling) = known.find(is_alike).filter(|other| !Arc::ptr_eq(&other.spec, &task.spec)) else {
+            return;
+        };
+        Arc::make_mut(task).spec = Arc::clone(&sibling.spec);
     }
 }
+
+/// Siblings whose spec a task may share. chosen: the tasks that two slots keep, so that one of each spec is among them.
+const SIBLINGS_ASKED: usize = 8;
 
 /// The object, when it is of the version that was read or was written earlier in the same entry.
 fn must_be<'a>(

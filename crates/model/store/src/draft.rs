@@ -16,6 +16,8 @@ pub struct Draft<'a> {
     store: &'a Store,
     tasks: BTreeMap<TaskId, Option<Arc<Task>>>,
     services: BTreeMap<ServiceId, Option<Arc<Service>>>,
+    /// Nodes as they will be; [`Draft::node`] tells how they are.
+    nodes: BTreeMap<NodeId, Arc<Node>>,
     /// Tasks that the store does not have yet.
     made: BTreeMap<(ServiceId, SlotKey), BTreeSet<TaskId>>,
     checked: BTreeSet<(Kind, String)>,
@@ -27,6 +29,7 @@ pub struct Draft<'a> {
 enum Touched {
     Task(TaskId),
     Service(ServiceId),
+    Node(NodeId),
 }
 
 impl<'a> Draft<'a> {
@@ -35,6 +38,7 @@ impl<'a> Draft<'a> {
             store,
             tasks: BTreeMap::new(),
             services: BTreeMap::new(),
+            nodes: BTreeMap::new(),
             made: BTreeMap::new(),
             checked: BTreeSet::new(),
             order: Vec::new(),
@@ -56,7 +60,7 @@ impl<'a> Draft<'a> {
         self.store.cluster()
     }
 
-    /// A node.
+    /// A node, as it is in the store.
     pub fn node(&self, id: &NodeId) -> Option<&'a Arc<Node>> {
         self.store.node(id)
     }
@@ -79,16 +83,26 @@ impl<'a> Draft<'a> {
 
     /// All tasks of a slot, with the pending writes.
     pub fn tasks_in_slot(&self, service: &ServiceId, slot: &SlotKey) -> Vec<Arc<Task>> {
-        let made = self.made.get(&(service.clone(), slot.clone()));
-        let stored = self.store.tasks_in_slot(service, slot).filter_map(|task| self.task(&task.id));
-        stored.chain(made.into_iter().flatten().filter_map(|id| self.task(id))).cloned().collect()
+        self.slot(service, slot).cloned().collect()
+    }
+
+    /// As [`Draft::tasks_in_slot`], for those who only look.
+    pub fn slot(&self, service: &ServiceId, slot: &SlotKey) -> impl Iterator<Item = &Arc<Task>> {
+        let made = if self.made.is_empty() { None } else { self.made.get(&(service.clone(), slot.clone())) };
+        let stored = self.store.tasks_in_slot(service, slot).filter_map(|task| self.now(task));
+        stored.chain(made.into_iter().flatten().filter_map(|id| self.task(id)))
+    }
+
+    /// A task of the store, with the pending writes.
+    fn now<'s>(&'s self, task: &'s Arc<Task>) -> Option<&'s Arc<Task>> {
+        if self.tasks.is_empty() { Some(task) } else { self.task(&task.id) }
     }
 
     /// All tasks of a service, with the pending writes; those made in this draft come last.
     pub fn tasks_of_service(&self, service: &ServiceId) -> Vec<Arc<Task>> {
         let first = (service.clone(), SlotKey::Slot(0));
         let made = self.made.range(first..).take_while(|(key, _)| key.0 == *service).flat_map(|(_, ids)| ids);
-        let stored = self.store.tasks_of_service(service).filter_map(|task| self.task(&task.id));
+        let stored = self.store.tasks_of_service(service).filter_map(|task| self.now(task));
         stored.chain(made.filter_map(|id| self.task(id))).cloned().collect()
     }
 
@@ -117,6 +131,16 @@ impl<'a> Draft<'a> {
         }
     }
 
+    /// Changes a task; does nothing when there is no such task. It keeps its slot, and its service.
+    pub fn change_task(&mut self, id: &TaskId, change: impl FnOnce(&mut Task)) {
+        if let Some(Some(task)) = self.tasks.get_mut(id) {
+            return change(Arc::make_mut(task));
+        }
+        let Some(mut task) = self.task(id).map(|task| Task::clone(task)) else { return };
+        change(&mut task);
+        self.put_task(task);
+    }
+
     /// Removes a task.
     pub fn remove_task(&mut self, id: &TaskId) {
         if self.tasks.insert(id.clone(), None).is_none() {
@@ -132,16 +156,29 @@ impl<'a> Draft<'a> {
         }
     }
 
+    /// Changes a node.
+    pub fn put_node(&mut self, node: Node) {
+        let id = node.id.clone();
+        if self.nodes.insert(id.clone(), Arc::new(node)).is_none() {
+            self.order.push(Touched::Node(id));
+        }
+    }
+
     /// Lets the whole draft be refused when the object is written by somebody else first.
     pub fn check(&mut self, kind: Kind, id: &str) {
         self.checked.insert((kind, id.to_owned()));
+    }
+
+    /// Whether there will be a write of the service, which checks its version by itself.
+    fn writes_service(&self, id: &str) -> bool {
+        self.services.get(id).is_some_and(|written| written.as_ref() != self.store.services.get(id))
     }
 
     /// One write per touched object, in the order of the first touch.
     pub fn into_writes(self) -> Vec<Write> {
         let mut writes = Vec::with_capacity(self.order.len() + self.checked.len());
         for (kind, id) in &self.checked {
-            let is_written = *kind == Kind::Service && self.services.contains_key(id.as_str());
+            let is_written = *kind == Kind::Service && self.writes_service(id);
             if let Some(object) = self.store.get(*kind, id).filter(|_| !is_written) {
                 let read_version = object.meta().version;
                 writes.push(Write::Check { kind: *kind, id: id.clone(), read_version });
@@ -152,6 +189,9 @@ impl<'a> Draft<'a> {
                 Touched::Task(id) => (Kind::Task, id.as_str(), self.tasks[id].clone().map(Object::Task)),
                 Touched::Service(id) => {
                     (Kind::Service, id.as_str(), self.services[id].clone().map(Object::Service))
+                }
+                Touched::Node(id) => {
+                    (Kind::Node, id.as_str(), Some(Object::Node(Arc::clone(&self.nodes[id]))))
                 }
             };
             writes.extend(write(self.store.get(kind, id), new));

@@ -34,6 +34,10 @@ pub enum FindError {
 impl Store {
     /// The service that `text` means.
     pub fn find_service(&self, text: &str) -> Result<&Arc<Service>, FindError> {
+        let known = self.services.get(text);
+        if let Some(found) = known.or_else(|| self.service_named(text).filter(|it| it.spec.name == text)) {
+            return Ok(found);
+        }
         let services = self.services();
         find(Kind::Service, text, services, |service| (service.id.as_str(), service.spec.name.as_str()))
     }
@@ -48,12 +52,19 @@ impl Store {
 
     /// The node that `text` means, by id or host name.
     pub fn find_node(&self, text: &str) -> Result<&Arc<Node>, FindError> {
+        if let Some(node) = self.nodes.get(text) {
+            return Ok(node);
+        }
         let nodes = self.nodes();
         find(Kind::Node, text, nodes, |node| (node.id.as_str(), node.description.hostname.as_str()))
     }
 
     /// The network that `text` means.
     pub fn find_network(&self, text: &str) -> Result<&Arc<Network>, FindError> {
+        let known = self.networks.get(text);
+        if let Some(found) = known.or_else(|| self.network_named(text).filter(|it| it.spec.name == text)) {
+            return Ok(found);
+        }
         let networks = self.networks();
         find(Kind::Network, text, networks, |network| (network.id.as_str(), network.spec.name.as_str()))
     }

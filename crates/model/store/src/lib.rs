@@ -14,8 +14,10 @@ mod apply;
 mod draft;
 mod find;
 mod object;
+mod shelves;
 mod snapshot;
 mod tables;
+mod task_table;
 
 pub use apply::ApplyError;
 pub use draft::Draft;

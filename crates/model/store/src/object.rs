@@ -5,7 +5,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use objects::{Cluster, Meta, Network, Node, Service, Task, Version};
+use objects::{Cluster, Config, Meta, Network, Node, Secret, Service, Task, Version};
 use serde::{Deserialize, Serialize};
 
 /// The kinds of objects.
@@ -22,6 +22,10 @@ pub enum Kind {
     Task,
     /// A network.
     Network,
+    /// A secret.
+    Secret,
+    /// A config.
+    Config,
 }
 
 impl Kind {
@@ -33,6 +37,8 @@ impl Kind {
             Self::Service => "service",
             Self::Task => "task",
             Self::Network => "network",
+            Self::Secret => "secret",
+            Self::Config => "config",
         }
     }
 }
@@ -57,6 +63,10 @@ pub enum Object {
     Task(Arc<Task>),
     /// A network.
     Network(Arc<Network>),
+    /// A secret.
+    Secret(Arc<Secret>),
+    /// A config.
+    Config(Arc<Config>),
 }
 
 impl Object {
@@ -68,6 +78,8 @@ impl Object {
             Self::Service(_) => Kind::Service,
             Self::Task(_) => Kind::Task,
             Self::Network(_) => Kind::Network,
+            Self::Secret(_) => Kind::Secret,
+            Self::Config(_) => Kind::Config,
         }
     }
 
@@ -79,6 +91,8 @@ impl Object {
             Self::Service(object) => object.id.as_str(),
             Self::Task(object) => object.id.as_str(),
             Self::Network(object) => object.id.as_str(),
+            Self::Secret(object) => object.id.as_str(),
+            Self::Config(object) => object.id.as_str(),
         }
     }
 
@@ -90,6 +104,8 @@ impl Object {
             Self::Service(object) => object.meta,
             Self::Task(object) => object.meta,
             Self::Network(object) => object.meta,
+            Self::Secret(object) => object.meta,
+            Self::Config(object) => object.meta,
         }
     }
 
@@ -99,6 +115,8 @@ impl Object {
             Self::Cluster(object) => Some(&object.spec.name),
             Self::Service(object) => Some(&object.spec.name),
             Self::Network(object) => Some(&object.spec.name),
+            Self::Secret(object) => Some(&object.spec.name),
+            Self::Config(object) => Some(&object.spec.name),
             Self::Node(_) | Self::Task(_) => None,
         }
     }
@@ -111,6 +129,8 @@ impl Object {
             Self::Service(object) => Self::Service(Arc::new(Service { meta, ..(**object).clone() })),
             Self::Task(object) => Self::Task(Arc::new(Task { meta, ..(**object).clone() })),
             Self::Network(object) => Self::Network(Arc::new(Network { meta, ..(**object).clone() })),
+            Self::Secret(object) => Self::Secret(Arc::new(Secret { meta, ..(**object).clone() })),
+            Self::Config(object) => Self::Config(Arc::new(Config { meta, ..(**object).clone() })),
         }
     }
 
@@ -122,6 +142,11 @@ impl Object {
     /// The service, when it is one.
     pub fn as_service(&self) -> Option<&Arc<Service>> {
         if let Self::Service(service) = self { Some(service) } else { None }
+    }
+
+    /// The network, when it is one.
+    pub fn as_network(&self) -> Option<&Arc<Network>> {
+        if let Self::Network(network) = self { Some(network) } else { None }
     }
 
     /// The node, when it is one.
@@ -144,7 +169,7 @@ macro_rules! objects_from {
         }
     )+ };
 }
-objects_from!(Cluster, Node, Service, Task, Network);
+objects_from!(Cluster, Node, Service, Task, Network, Secret, Config);
 
 /// One write of a transaction.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

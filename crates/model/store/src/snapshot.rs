@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use objects::{Cluster, Network, Node, Service, Task};
+use objects::{Cluster, Config, Network, Node, Secret, Service, Task};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::{Object, Store};
@@ -17,6 +17,11 @@ struct Image {
     nodes: Vec<Arc<Node>>,
     services: Vec<Arc<Service>>,
     networks: Vec<Arc<Network>>,
+    /// Snapshots of earlier versions have none of these.
+    #[serde(default)]
+    secrets: Vec<Arc<Secret>>,
+    #[serde(default)]
+    configs: Vec<Arc<Config>>,
     tasks: Vec<Arc<Task>>,
 }
 
@@ -28,6 +33,8 @@ impl Serialize for Store {
             nodes: self.nodes.values().cloned().collect(),
             services: self.services.values().cloned().collect(),
             networks: self.networks.values().cloned().collect(),
+            secrets: self.secrets.values().cloned().collect(),
+            configs: self.configs.values().cloned().collect(),
             tasks: self.tasks.values().cloned().collect(),
         }
         .serialize(out)
@@ -42,9 +49,12 @@ impl<'de> Deserialize<'de> for Store {
         let nodes = image.nodes.into_iter().map(Object::Node);
         let services = image.services.into_iter().map(Object::Service);
         let networks = image.networks.into_iter().map(Object::Network);
+        let secrets = image.secrets.into_iter().map(Object::Secret);
+        let configs = image.configs.into_iter().map(Object::Config);
         let tasks = image.tasks.into_iter().map(Object::Task);
-        for object in clusters.chain(nodes).chain(services).chain(networks).chain(tasks) {
-            let object = store.share_spec(object);
+        let others = clusters.chain(nodes).chain(services).chain(networks).chain(secrets).chain(configs);
+        for mut object in others.chain(tasks) {
+            store.share_spec(&mut object);
             store.put(object);
         }
         Ok(store)

@@ -1,8 +1,12 @@
 //! Transactions, indexes, lookups and snapshots of the store.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use objects::{Node, NodeId, Service, ServiceSpec, SlotKey, Task, TaskState, Timestamp, Version};
+use objects::{
+    Config, ContainerSpec, NetworkAttachment, NetworkId, Node, NodeId, Secret, Service, ServiceSpec, SlotKey,
+    Task, TaskSpec, TaskState, Timestamp, Version,
+};
 use proptest::prelude::*;
 use store::{ApplyError, Kind, Store, Write};
 
@@ -134,7 +138,64 @@ fn tasks_of_one_spec_share_it_after_a_round_trip() {
     let read: Store = serde_json::from_str(&text).unwrap();
     assert_eq!(read, store);
     let (a, b) = (read.task(&"a".into()).unwrap(), read.task(&"b".into()).unwrap());
-    assert!(std::sync::Arc::ptr_eq(&a.spec, &b.spec));
+    assert!(Arc::ptr_eq(&a.spec, &b.spec));
+}
+
+#[test]
+fn a_task_shares_its_spec_however_it_comes() {
+    let spec = |image: &str| {
+        let container = ContainerSpec { image: image.to_owned(), ..ContainerSpec::default() };
+        Arc::new(TaskSpec { container_spec: Some(container), ..TaskSpec::default() })
+    };
+    let mut store = store_of(vec![Write::Create(Task { spec: spec("web"), ..task("a", 1, "n") }.into())]);
+    let shared = Arc::clone(&store.task(&"a".into()).unwrap().spec);
+    // As decoded from the log: equal, but a copy of its own.
+    let mut reported = Task { spec: spec("web"), ..task("a", 1, "n") };
+    reported.status.state = TaskState::Running;
+    let update = Write::Update { object: reported.into(), read_version: Version { index: 1 } };
+    let sibling = Write::Create(Task { spec: spec("web"), ..task("b", 2, "n") }.into());
+    store.apply(2, NOW, &[update, sibling]).unwrap();
+    for id in ["a", "b"] {
+        assert!(Arc::ptr_eq(&store.task(&id.into()).unwrap().spec, &shared), "{id}");
+    }
+    let other = Write::Create(Task { spec: spec("other"), ..task("c", 3, "n") }.into());
+    store.apply(3, NOW, &[other]).unwrap();
+    assert!(!Arc::ptr_eq(&store.task(&"c".into()).unwrap().spec, &shared));
+}
+
+#[test]
+fn secrets_and_configs_have_unique_names_and_are_kept_in_snapshots() {
+    let mut secret = Secret { id: "s1".into(), ..Secret::default() };
+    secret.spec.name = "key".to_owned();
+    let mut config = Config { id: "c1".into(), ..Config::default() };
+    config.spec.name = "key".to_owned();
+    let mut store =
+        store_of(vec![Write::Create(secret.clone().into()), Write::Create(config.clone().into())]);
+    let again = Write::Create(Secret { id: "s2".into(), ..secret }.into());
+    let error = store.apply(2, NOW, &[again]).unwrap_err();
+    assert_eq!(error.to_string(), "name conflicts with an existing object: secret key already exists");
+    let read: Store = serde_json::from_str(&serde_json::to_string(&store).unwrap()).unwrap();
+    assert_eq!(read, store);
+    assert!(read.secret(&"s1".into()).is_some() && read.config(&"c1".into()).is_some());
+    let gone = store.config(&"c1".into()).unwrap().clone();
+    store.apply(3, NOW, &[Write::remove(gone)]).unwrap();
+    assert_eq!(store.configs().count(), 0);
+}
+
+#[test]
+fn a_copy_does_not_change_with_the_original() {
+    let mut store =
+        store_of((0..9).map(|id| Write::Create(task(&format!("t{id}"), 1, "n").into())).collect());
+    let copy = store.clone();
+    let gone = store.task(&"t3".into()).unwrap().clone();
+    let moved = Task { node_id: "m".into(), ..(**store.task(&"t4".into()).unwrap()).clone() };
+    store.apply(2, NOW, &[Write::remove(gone), Write::update(moved)]).unwrap();
+    assert_eq!((store.task_count(), copy.task_count()), (8, 9));
+    assert_eq!((store.tasks_on_node(&"n".into()).count(), copy.tasks_on_node(&"n".into()).count()), (7, 9));
+    assert_eq!(
+        (store.tasks_of_service(&"s".into()).count(), copy.tasks_of_service(&"s".into()).count()),
+        (8, 9)
+    );
 }
 
 /// One random step: what to do, to which of few tasks, in which slot, on which node.
@@ -144,7 +205,11 @@ fn writes_of(store: &Store, steps: &[Step]) -> Vec<Write> {
     steps
         .iter()
         .map(|(action, id, slot, node)| {
-            let wanted = task(&format!("t{id}"), *slot, &format!("n{node}"));
+            let mut wanted = task(&format!("t{id}"), *slot, &format!("n{node}"));
+            let attach = |network: &str| NetworkAttachment { network: network.into(), ..Default::default() };
+            wanted.networks_attachments =
+                ["a", "b"][..usize::from(action % 4).min(2)].iter().map(|it| attach(it)).collect();
+            wanted.status.state = if action % 5 == 0 { TaskState::Failed } else { TaskState::Running };
             match (store.task(&wanted.id), action % 3) {
                 (Some(known), 0) => Write::remove(known.clone()),
                 (Some(known), 1) => Write::Update { read_version: known.meta.version, object: wanted.into() },
@@ -183,6 +248,19 @@ proptest! {
                 prop_assert_eq!(store.tasks_on_node(&node).count(), count);
             }
             prop_assert_eq!(store.tasks_of_service(&"s".into()).count(), store.task_count());
+            for network in ["a", "b"].map(NetworkId::from) {
+                let is_on = |task: &&Arc<Task>| {
+                    task.holds_addresses() && task.networks_attachments.iter().any(|it| it.network == network)
+                };
+                let on: Vec<_> = store.tasks().filter(is_on).collect();
+                prop_assert_eq!(store.tasks_on_network(&network).count(), on.len());
+                let nodes: BTreeSet<_> = on.iter().map(|task| &task.node_id).collect();
+                prop_assert!(store.nodes_on_network(&network).eq(nodes.iter().copied()));
+                for node in nodes {
+                    let there = on.iter().filter(|task| task.node_id == *node).count();
+                    prop_assert_eq!(store.tasks_of_node_on_network(&network, node).count(), there);
+                }
+            }
             let read: Store = serde_json::from_str(&serde_json::to_string(&store).unwrap()).unwrap();
             prop_assert_eq!(&read, &store);
         }

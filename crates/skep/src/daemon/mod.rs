@@ -112,5 +112,6 @@ async fn serve(
 fn take_over(running: Config, fresh: Config, parts: &Parts, log: &observe::Control) -> Config {
     log.set_level(fresh.log_level);
     parts.images.configure(fresh.registries.clone());
+    parts.swarm.set_labels(fresh.labels.clone());
     Config { labels: fresh.labels, registries: fresh.registries, log_level: fresh.log_level, ..running }
 }

@@ -74,6 +74,7 @@ pub(crate) async fn open(config: &Config, open_files: OpenFiles) -> anyhow::Resu
         engine_labels: config.labels.clone(),
         generic_resources: config.generic_resources.clone(),
         default_advertise_addr: config.advertise_addr.clone(),
+        logs: std::sync::Arc::new(api::TaskLogs::new(engine.clone())),
     })
     .await
     .context("open the swarm's state")?;
@@ -85,7 +86,7 @@ pub(crate) async fn open(config: &Config, open_files: OpenFiles) -> anyhow::Resu
 }
 
 fn network_config(config: &Config) -> NetworkConfig {
-    let mut network = NetworkConfig::new(&config.data_root);
+    let mut network = NetworkConfig::new(&config.data_root, &config.exec_root);
     if let Some(bridge) = &config.bridge {
         network.bridge.clone_from(bridge);
     }
@@ -120,8 +121,10 @@ fn engine_config(
 }
 
 /// Closes in the reverse order. The bridge and the rules stay while a container runs.
+///
+/// Once nothing is started any more, what takes long goes on side by side: the kernel alone takes up to 60 ms to remove a bridge.
 pub(crate) async fn close(parts: Parts) {
-    parts.swarm.stop().await;
-    parts.engine.shutdown().await;
-    parts.network.shutdown_remove().await;
+    parts.swarm.stop_agent().await;
+    parts.engine.finish_work().await;
+    tokio::join!(parts.swarm.stop(), parts.engine.shutdown(), parts.network.shutdown_remove());
 }

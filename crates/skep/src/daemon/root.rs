@@ -6,9 +6,10 @@
 use anyhow::{Context as _, bail};
 use rustix::fs::{FlockOperation, flock};
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{Read as _, Seek as _, Write as _};
+use std::io::{Seek as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// What only one daemon may hold.
 pub(crate) struct RootGuard {
@@ -20,6 +21,13 @@ pub(crate) struct RootGuard {
 
 /// The file in a root that is locked.
 const LOCK: &str = "skep.lock";
+
+/// How long the heirs of a killed daemon may hold its lock. A child that it was just starting has a copy of every open
+/// file until it executes its program, which takes milliseconds. chosen: far more than that.
+const HEIRS_LET_GO: Duration = Duration::from_secs(2);
+
+/// Pause between two looks at a lock that an heir holds; there is no event for its end.
+const ASK_AGAIN: Duration = Duration::from_millis(2);
 
 /// Makes both roots and takes them for this process.
 ///
@@ -34,7 +42,7 @@ pub(crate) fn take(data_root: &Path, exec_root: &Path, pidfile: &Path) -> anyhow
 
 fn lock(folder: &Path, flag: &str, mode: u32) -> anyhow::Result<File> {
     loop {
-        let locked = lock_once(folder, flag, mode)?;
+        let locked = lock_once(folder, flag, mode, || std::thread::sleep(ASK_AGAIN))?;
         // The one who held it before may have removed the file just after it was opened here.
         if is_in_place(folder, &locked) {
             return Ok(locked);
@@ -50,27 +58,30 @@ fn is_in_place(folder: &Path, locked: &File) -> bool {
     }
 }
 
-fn lock_once(folder: &Path, flag: &str, mode: u32) -> anyhow::Result<File> {
+/// `pause` passes the time between two looks at a lock whose holder is no daemon any more.
+fn lock_once(folder: &Path, flag: &str, mode: u32, mut pause: impl FnMut()) -> anyhow::Result<File> {
     DirBuilder::new()
         .recursive(true)
         .mode(mode)
         .create(folder)
         .with_context(|| format!("create {flag} {}", folder.display()))?;
     let path = folder.join(LOCK);
-    let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
-    let file = file.as_mut().map_err(|error| anyhow::anyhow!("open {}: {error}", path.display()))?;
-    if flock(&*file, FlockOperation::NonBlockingLockExclusive).is_err() {
-        let mut holder = String::new();
-        // The pid only helps the reader; without it the message still holds.
-        let _ = file.read_to_string(&mut holder);
-        bail!(
-            "{flag} {} is in use by another skep daemon (pid {}); stop it, or give this one a --{flag} of its own",
-            folder.display(),
-            holder.trim()
-        );
+    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
+    let mut file = file.with_context(|| format!("open {}", path.display()))?;
+    let patience = Instant::now() + HEIRS_LET_GO;
+    while flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+        let holder = fs::read_to_string(&path).unwrap_or_default();
+        let holder = holder.trim();
+        if is_running_daemon(holder) || Instant::now() > patience {
+            bail!(
+                "{flag} {} is in use by another skep daemon (pid {holder}); stop it, or give this one a --{flag} of its own",
+                folder.display(),
+            );
+        }
+        pause();
     }
     file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{}", std::process::id()))?;
-    Ok(file.try_clone()?)
+    Ok(file)
 }
 
 /// Refuses when the file names a live process that is not this one.
@@ -78,7 +89,7 @@ fn write_pid(path: &Path) -> anyhow::Result<()> {
     if let Ok(text) = fs::read_to_string(path)
         && let Ok(pid) = text.trim().parse::<u32>()
         && pid != std::process::id()
-        && fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| is_daemon(&line))
+        && is_running_daemon(text.trim())
     {
         bail!(
             "process with PID {pid} is still running (pid file {}); give this daemon a --pidfile of its own",
@@ -92,9 +103,10 @@ fn write_pid(path: &Path) -> anyhow::Result<()> {
     written.with_context(|| format!("write pid file {}", path.display()))
 }
 
-/// A pid is reused after a reboot; only a daemon counts.
-fn is_daemon(cmdline: &[u8]) -> bool {
-    cmdline.split(|byte| *byte == 0).nth(1) == Some(b"daemon")
+/// Whether a daemon has this pid: one is reused after a reboot, and a killed process has no command line any more.
+fn is_running_daemon(pid: &str) -> bool {
+    let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    line.split(|byte| *byte == 0).nth(1) == Some(b"daemon")
 }
 
 impl Drop for RootGuard {
@@ -130,6 +142,21 @@ mod tests {
         assert!(!at("exec").exists());
         take(&at("data"), &at("exec"), &at("pid")).expect("the lock ended with its holder");
     }
+
+    #[test]
+    fn a_lock_that_only_heirs_of_a_dead_daemon_hold_is_waited_for() {
+        let base = tempfile::tempdir().expect("a folder");
+        let mut heir = Some(lock(base.path(), "data-root", 0o700).expect("nobody holds it"));
+        // This process is no daemon, as a child that has not executed its program yet is none.
+        let mut pauses = 0;
+        lock_once(base.path(), "data-root", 0o700, || {
+            pauses += 1;
+            drop(heir.take());
+        })
+        .expect("the heir let go");
+        assert_eq!(pauses, 1);
+    }
+
     #[test]
     fn an_exec_root_with_containers_in_it_stays() {
         let base = tempfile::tempdir().expect("a folder");

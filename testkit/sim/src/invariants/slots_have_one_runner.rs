@@ -1,12 +1,12 @@
-//! A slot has at most one wanted task of the current spec, and at most one of an old one beside it; a service has no more
-//! slots than it wants, and a global service one per node.
+//! A slot has at most one wanted task of the current spec that may stay where it is, and at most one other beside it; a
+//! service has no more slots than it wants, and a global service one per node.
 
 use std::collections::BTreeMap;
 
-use objects::{SlotKey, Task, TaskState};
+use objects::{SlotKey, Task, TaskState, Timestamp};
 use store::Store;
 
-pub(super) fn check(store: &Store) -> Result<(), String> {
+pub(super) fn check(store: &Store, now: Timestamp) -> Result<(), String> {
     for service in store.services() {
         let mut slots: BTreeMap<SlotKey, Vec<&Task>> = BTreeMap::new();
         for task in store.tasks_of_service(&service.id) {
@@ -23,7 +23,8 @@ pub(super) fn check(store: &Store) -> Result<(), String> {
             let wanted: Vec<_> = tasks.iter().filter(|task| task.is_wanted()).collect();
             let is_current = |task: &Task| {
                 let node = store.node(&task.node_id).map(AsRef::as_ref);
-                !orchestrate::is_outdated(service, task, node)
+                let must_leave = node.is_some_and(|node| node.must_be_left(now));
+                !must_leave && !orchestrate::is_outdated(service, task, node)
             };
             let current = wanted.iter().filter(|task| is_current(task)).count();
             if current > 1 || wanted.len() > 2 {

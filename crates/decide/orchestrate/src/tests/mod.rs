@@ -20,6 +20,8 @@ pub(super) struct Bench {
     pub(super) store: Store,
     pub(super) now: Timestamp,
     pub(super) wake_at: Option<Timestamp>,
+    /// When the nodes are to be judged again.
+    pub(super) judged_again_at: Option<Timestamp>,
     pub(super) reasons: Vec<Reason>,
     ids: IdSource,
 }
@@ -44,6 +46,7 @@ impl Bench {
             store: Store::new(),
             now: Timestamp::from_secs(1_000_000),
             wake_at: None,
+            judged_again_at: None,
             reasons: Vec::new(),
             ids: IdSource::from_seed([3; 32]),
         };
@@ -87,9 +90,8 @@ impl Bench {
         for _ in 0..50 {
             let mut draft = self.store.draft();
             let mut turn = Turn::new(self.now, &mut self.ids, usize::MAX);
-            for node in self.store.nodes() {
-                crate::node(&mut draft, &node.id, &mut turn);
-            }
+            let judged = self.store.nodes().map(|node| crate::node(&mut draft, &node.id, &mut turn));
+            self.judged_again_at = judged.flatten().min();
             crate::service(&mut draft, &"svc".into(), &mut turn);
             self.wake_at = turn.wakes.values().min().copied();
             self.reasons.append(&mut turn.reasons);

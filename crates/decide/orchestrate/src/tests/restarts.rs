@@ -59,6 +59,47 @@ fn a_replacement_waits_at_ready_for_its_delay() {
 }
 
 #[test]
+fn a_task_that_went_down_with_its_node_is_replaced_at_once_and_counts_as_no_attempt() {
+    let mut bench = running(RestartPolicy { max_attempts: Some(1), ..Default::default() });
+    for _ in 0..3 {
+        assert!(end(&mut bench, TaskState::Orphaned));
+        bench.obey();
+        let new = &bench.wanted()[0];
+        assert_eq!((new.status.state, new.internal.restarts.attempts), (TaskState::Running, 0));
+    }
+    let mut bench = running(RestartPolicy { condition: RestartCondition::None, ..Default::default() });
+    assert!(!end(&mut bench, TaskState::Orphaned), "who wants no restart gets none");
+}
+
+#[test]
+fn a_delay_that_began_in_the_future_is_over() {
+    let mut bench = running(RestartPolicy::default());
+    end(&mut bench, TaskState::Failed);
+    bench.obey();
+    // The next leader's clock is right.
+    bench.now = bench.now - Nanos::from_secs(3600);
+    bench.decide();
+    assert_eq!(bench.wanted()[0].desired_state, TaskState::Running);
+}
+
+#[test]
+fn a_task_that_cannot_be_prepared_is_tried_once_per_delay() {
+    let mut bench = running(RestartPolicy::default());
+    end(&mut bench, TaskState::Failed);
+    for _ in 0..3 {
+        let waiting = bench.wanted()[0].clone();
+        bench.report(&waiting, TaskState::Rejected);
+        assert_eq!(bench.wanted()[0].id, waiting.id, "the next one is made when this one would have started");
+        bench.pass(Nanos::from_millis(4999));
+        assert_eq!(bench.wanted()[0].id, waiting.id);
+        bench.pass(Nanos::from_millis(1));
+        let next = bench.wanted()[0].clone();
+        assert_ne!(next.id, waiting.id);
+        assert_eq!(next.desired_state, TaskState::Ready);
+    }
+}
+
+#[test]
 fn attempts_are_counted_until_the_spec_changes() {
     let policy = RestartPolicy { delay: Some(Nanos::ZERO), max_attempts: Some(2), ..Default::default() };
     let mut bench = running(policy.clone());

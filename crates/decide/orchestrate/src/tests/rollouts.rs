@@ -62,6 +62,19 @@ fn slots_are_replaced_one_after_the_other_with_a_delay_and_watched_in_the_end() 
 }
 
 #[test]
+fn an_update_whose_tasks_ran_in_the_future_goes_on_and_completes() {
+    let (mut bench, spec) = started(3, UpdateConfig { delay: Nanos::from_secs(2), ..config() });
+    bench.ask(with_image(&spec, "web:2"));
+    for expect in [vec![1], vec![1, 2], vec![1, 2, 3]] {
+        bench.obey();
+        assert_eq!(updated(&bench), expect);
+        // The next leader's clock is right, or righter.
+        bench.pass(Nanos::from_secs(-3600));
+    }
+    check_status(&bench, UpdateState::Completed, "update completed");
+}
+
+#[test]
 fn nobody_waits_for_the_end_of_a_task_that_was_never_assigned() {
     let mut bench = Bench::new(&["a"]);
     let spec = ServiceSpec { update_config: Some(config()), ..spec(ServiceMode::global()) };

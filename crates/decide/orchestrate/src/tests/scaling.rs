@@ -1,6 +1,8 @@
 //! Which slots and nodes have a task.
 
-use objects::{Availability, NodeState, ServiceMode, TaskState};
+use std::sync::Arc;
+
+use objects::{Availability, Nanos, NodeState, ServiceMode, TaskState, UpdateConfig, UpdateOrder};
 use proptest::prelude::*;
 use store::Write;
 
@@ -99,6 +101,101 @@ fn tasks_of_a_drained_or_lost_node_are_replaced_at_once_and_an_unknown_one_keeps
     assert_eq!(bench.store.task(&old.id).unwrap().desired_state, TaskState::Shutdown);
     assert_eq!((new.len(), new[0].desired_state), (1, TaskState::Running), "no delay for a lost node");
     assert_eq!(new[0].internal.restarts.attempts, 0, "a lost node is no failure");
+}
+
+#[test]
+fn a_node_that_is_down_keeps_its_tasks_until_they_may_move() {
+    let mut bench = Bench::new(&["a"]);
+    bench.ask(spec(ServiceMode::replicas(1)));
+    bench.obey();
+    let moves_at = bench.now + Nanos::from_millis(400);
+    bench.change_node("a", |node| {
+        node.status.state = NodeState::Down;
+        node.internal.status_since = moves_at - Nanos::from_millis(400);
+        node.internal.tasks_move_at = moves_at;
+    });
+    assert_eq!((bench.tasks().len(), bench.judged_again_at), (1, Some(moves_at)));
+    bench.pass(Nanos::from_millis(399));
+    assert_eq!(bench.tasks().len(), 1);
+    bench.pass(Nanos::from_millis(1));
+    assert_eq!((bench.tasks().len(), bench.wanted().len()), (2, 1));
+    assert_eq!(bench.wanted()[0].desired_state, TaskState::Running, "nobody waits for a node that is lost");
+}
+
+#[test]
+fn tasks_of_a_removed_or_long_lost_node_are_orphaned() {
+    let orphaned = |bench: &Bench| {
+        let found = bench.tasks().into_iter().find(|task| task.status.state == TaskState::Orphaned);
+        found.map(|task| task.status.message.clone())
+    };
+    let mut bench = Bench::new(&["a"]);
+    bench.ask(spec(ServiceMode::replicas(1)));
+    bench.obey();
+    let since = bench.now;
+    bench.change_node("a", |node| {
+        node.status.state = NodeState::Down;
+        node.internal.status_since = since;
+    });
+    bench.pass(Nanos::from_secs(24 * 3600 - 1));
+    assert_eq!(orphaned(&bench), None);
+    bench.pass(Nanos::from_secs(1));
+    assert_eq!(orphaned(&bench).as_deref(), Some(""));
+    let mut bench = Bench::new(&["a"]);
+    bench.ask(spec(ServiceMode::replicas(1)));
+    bench.obey();
+    let gone = bench.store.node(&"a".into()).unwrap().clone();
+    bench.write(vec![Write::remove(gone)]);
+    bench.decide();
+    assert_eq!(orphaned(&bench).as_deref(), Some("Task belonged to a node that has been deleted"));
+    assert_eq!(bench.wanted().len(), 1);
+}
+
+/// A service of one task on node `a`, which is then drained; gives the bench and the old task.
+fn drained(order: UpdateOrder) -> (Bench, Arc<objects::Task>) {
+    let mut bench = Bench::new(&["a", "b"]);
+    let update_config = Some(UpdateConfig { order, parallelism: 1, ..UpdateConfig::default() });
+    bench.ask(objects::ServiceSpec { update_config, ..spec(ServiceMode::replicas(1)) });
+    bench.obey();
+    let old = bench.tasks()[0].clone();
+    assert_eq!(old.node_id.as_str(), "a");
+    bench.change_node("a", |node| node.spec.availability = Availability::Drain);
+    (bench, old)
+}
+
+#[test]
+fn a_drained_node_is_left_in_the_update_order_of_the_service() {
+    let desired = |bench: &Bench, task: &objects::Task| bench.store.task(&task.id).unwrap().desired_state;
+    let (mut bench, old) = drained(UpdateOrder::StopFirst);
+    assert_eq!(desired(&bench, &old), TaskState::Shutdown);
+    assert_eq!(bench.wanted()[0].desired_state, TaskState::Ready, "it waits for the old one to stop");
+    bench.report(&old, TaskState::Shutdown);
+    assert_eq!(bench.wanted()[0].desired_state, TaskState::Running);
+
+    let (mut bench, old) = drained(UpdateOrder::StartFirst);
+    assert_eq!(desired(&bench, &old), TaskState::Running);
+    let new = bench.wanted().into_iter().find(|task| task.id != old.id).unwrap();
+    assert_eq!(new.desired_state, TaskState::Running);
+    bench.report(&new, TaskState::Starting);
+    assert_eq!(desired(&bench, &old), TaskState::Running);
+    bench.report(&new, TaskState::Running);
+    assert_eq!((desired(&bench, &old), desired(&bench, &new)), (TaskState::Shutdown, TaskState::Running));
+    assert_eq!(bench.status(), None, "a drain is no update");
+}
+
+#[test]
+fn a_drain_that_is_taken_back_keeps_the_task_that_runs() {
+    let (mut bench, old) = drained(UpdateOrder::StartFirst);
+    bench.change_node("a", |node| node.spec.availability = Availability::Active);
+    let wanted: Vec<_> = bench.wanted().iter().map(|task| task.id.clone()).collect();
+    assert_eq!(wanted, std::slice::from_ref(&old.id));
+}
+
+#[test]
+fn a_drained_node_that_is_lost_is_not_waited_for() {
+    let (mut bench, old) = drained(UpdateOrder::StartFirst);
+    bench.change_node("a", |node| node.status.state = NodeState::Down);
+    assert_eq!(bench.store.task(&old.id).unwrap().desired_state, TaskState::Shutdown);
+    assert_eq!(bench.wanted().len(), 1);
 }
 
 #[test]

@@ -15,7 +15,7 @@ use crate::answer::{Answer, JSON, json, json_with, line, no_content, stream_unti
 use crate::call::{Call, parse_json};
 use crate::error::ApiError;
 use crate::query::Query;
-use crate::route::{Route, refuse, serve};
+use crate::route::{Route, serve};
 use crate::versions;
 
 pub(super) fn routes() -> Vec<Route<AppState>> {
@@ -33,7 +33,6 @@ pub(super) fn routes() -> Vec<Route<AppState>> {
         serve!(POST "/containers/{name}/update", 24, update, "change limits and restart policy"),
         serve!(GET "/containers/{name}/top", 24, top, "list a container's processes"),
         serve!(DELETE "/containers/{name}", 24, remove, "remove a container"),
-        refuse!(GET "/containers/{name}/stats", 24, "statistics come in a later version"),
     ]
 }
 
@@ -46,6 +45,7 @@ async fn create(mut call: Call) -> Result<Answer, ApiError> {
     let (mut request, unknown) = read_create(&bytes)?;
     request.name = call.query.text("name").to_owned();
     request.platform = call.query.text("platform").to_owned();
+    versions::check_networks(&request, call.version)?;
     versions::adjust_container(&mut request, call.version, &call.state.host);
     let mut created = call.state.engine.create(request).await?;
     created.warnings.extend(versions::unknown_warnings(&unknown));

@@ -7,7 +7,8 @@ use bytes::Bytes;
 use docker::{EventMessage, Filters, Timestamp};
 use engine::{EventQuery, EventStream};
 use futures_util::stream::unfold;
-use manager::SwarmEvent;
+use manager::{Manager, SwarmEvent};
+use tokio::sync::watch;
 
 use crate::AppState;
 use crate::answer::{Answer, JSON, line, stream_until};
@@ -23,7 +24,7 @@ pub(super) fn routes() -> Vec<Route<AppState>> {
 /// Where the lines come from.
 struct Sources {
     local: EventStream,
-    swarm: Option<manager::EventStream>,
+    swarm: SwarmEvents,
     until: Option<Timestamp>,
     filters: Filters,
 }
@@ -44,7 +45,7 @@ async fn events(call: Call) -> Result<Answer, ApiError> {
     let local = call.state.engine.events(EventQuery { since, until, filters: filters.clone() });
     let is_live = until.is_none_or(|until| until > clock::now());
     // The swarm's past is not remembered, and a node that is no manager hears nothing of it.
-    let swarm = call.state.swarm.manager().ok().filter(|_| is_live).map(|manager| manager.events());
+    let swarm = SwarmEvents::of(is_live.then(|| call.state.swarm.managers()));
     let sources = Sources { local, swarm, until, filters };
     Ok(stream_until(&call.state.shutdown, JSON, unfold(sources, next)))
 }
@@ -54,7 +55,7 @@ async fn next(mut sources: Sources) -> Option<(Bytes, Sources)> {
     loop {
         let message = tokio::select! {
             local = sources.local.next() => line(&*local?, b"\n"),
-            swarm = next_of_swarm(&mut sources.swarm) => {
+            swarm = sources.swarm.next() => {
                 let message = swarm_message(swarm);
                 let is_late = sources.until.is_some_and(|until| message.time_nano > until.0);
                 if is_late || !passes(&sources.filters, &message) {
@@ -67,15 +68,39 @@ async fn next(mut sources: Sources) -> Option<(Bytes, Sources)> {
     }
 }
 
-/// Waits for ever when there is no swarm, or none any more.
-async fn next_of_swarm(events: &mut Option<manager::EventStream>) -> SwarmEvent {
-    if let Some(stream) = events {
-        if let Some(event) = stream.next().await {
-            return event;
-        }
-        *events = None;
+/// Events of whichever manager runs here, also of one that comes later.
+struct SwarmEvents {
+    /// `None` when nobody wants to hear of the swarm.
+    managers: Option<watch::Receiver<Option<Manager>>>,
+    stream: Option<manager::EventStream>,
+}
+
+impl SwarmEvents {
+    fn of(mut managers: Option<watch::Receiver<Option<Manager>>>) -> Self {
+        let stream = managers.as_mut().and_then(subscribe);
+        Self { managers, stream }
     }
-    std::future::pending().await
+
+    /// Waits for ever when there can be none. Cancel safe.
+    async fn next(&mut self) -> SwarmEvent {
+        let Some(managers) = &mut self.managers else { return std::future::pending().await };
+        loop {
+            if let Some(stream) = &mut self.stream {
+                if let Some(event) = stream.next().await {
+                    return event;
+                }
+                self.stream = None;
+            }
+            if managers.changed().await.is_err() {
+                return std::future::pending().await;
+            }
+            self.stream = subscribe(managers);
+        }
+    }
+}
+
+fn subscribe(managers: &mut watch::Receiver<Option<Manager>>) -> Option<manager::EventStream> {
+    managers.borrow_and_update().as_ref().map(Manager::events)
 }
 
 fn swarm_message(event: SwarmEvent) -> EventMessage {

@@ -1,21 +1,24 @@
-//! Routes of images: pull, import, load, list, inspect, history, tag, remove, prune, and what a registry says of a name.
+//! Routes of images: pull, push, import, load, save, list, inspect, history, tag, remove, prune, and what a registry says of a name.
 //!
 //! In: requests. Out: calls of the image store, progress as JSON lines, and events. Never unpacks anything.
 
 use std::collections::BTreeMap;
 
 use docker::{EventMessage, Filters, ImageDeleteResponse, ImagesPruneReport, ProgressMessage, Reference};
-use http::StatusCode;
-use images::{ImportOptions, ListFilter, ListOptions, Platform, ProgressSender, PullOptions, Removed};
+use futures_util::StreamExt;
+use http::{HeaderValue, StatusCode};
+use images::{
+    ImportOptions, ListFilter, ListOptions, Platform, ProgressSender, PullOptions, PushOptions, Removed,
+};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::AppState;
-use crate::answer::{Answer, empty, json};
+use crate::answer::{Answer, empty, json, stream_until};
 use crate::call::Call;
 use crate::clock;
 use crate::error::ApiError;
-use crate::route::{Route, serve};
+use crate::route::{Route, refuse, serve};
 use crate::work::{BACKLOG, tell};
 
 pub(super) fn routes() -> Vec<Route<AppState>> {
@@ -23,6 +26,10 @@ pub(super) fn routes() -> Vec<Route<AppState>> {
         serve!(POST "/images/create", 24, create, "pull or import an image, with progress"),
         serve!(POST "/images/load", 24, load, "load images from an archive"),
         serve!(GET "/images/json", 24, list, "list images"),
+        refuse!(GET "/images/search", 24, "registries are not searched: look at https://hub.docker.com/search and pull by name"),
+        serve!(GET "/images/get", 24, save_all, "save images into one archive"),
+        serve!(GET "/images/{name...}/get", 24, save_one, "save an image into an archive"),
+        serve!(POST "/images/{name...}/push", 24, push, "push an image, with progress"),
         serve!(POST "/images/prune", 25, prune, "remove images nobody uses"),
         serve!(GET "/images/{name...}/json", 24, inspect, "inspect an image"),
         serve!(GET "/images/{name...}/history", 24, history, "how an image was made"),
@@ -60,7 +67,7 @@ fn platform(text: &str) -> Result<Option<Platform>, ApiError> {
 }
 
 /// `name` with `tag`, which may also be a digest. Source: moby, `image_routes.go` `postImagesCreate`.
-fn with_tag(name: &str, tag: &str) -> String {
+pub(super) fn with_tag(name: &str, tag: &str) -> String {
     match tag {
         "" => name.to_owned(),
         tag if tag.contains(':') => format!("{name}@{tag}"),
@@ -73,8 +80,8 @@ async fn pull(call: Call, from: &str, platform: Option<Platform>) -> Result<Answ
     check_reference(&reference)?;
     let options = PullOptions { reference, platform, auth: call.registry_auth() };
     let (sender, lines) = mpsc::channel(BACKLOG);
-    let state = call.state;
-    tell(lines, async move {
+    let (state, shutdown) = (call.state.clone(), call.state.shutdown);
+    tell(&shutdown, lines, async move {
         let images = state.images.clone();
         let pull = move || async move { images.pull(options, ProgressSender::new(sender)).await };
         let pulled = on_a_thread(pull).await??;
@@ -86,7 +93,7 @@ async fn pull(call: Call, from: &str, platform: Option<Platform>) -> Result<Answ
 
 /// Runs registry work on a thread of its own. Its future borrows in a way that the compiler cannot prove to be movable
 /// between threads, so it stays on one. Dropping this future stops the work.
-async fn on_a_thread<T, F, Work>(begin: F) -> Result<T, ApiError>
+pub(super) async fn on_a_thread<T, F, Work>(begin: F) -> Result<T, ApiError>
 where
     T: Send + 'static,
     F: FnOnce() -> Work + Send + 'static,
@@ -114,12 +121,12 @@ async fn import(call: Call, platform: Option<Platform>) -> Result<Answer, ApiErr
         platform,
     };
     let (sender, lines) = mpsc::channel(BACKLOG);
-    let state = call.state.clone();
+    let (state, shutdown) = (call.state.clone(), call.state.shutdown.clone());
     let archive = Box::pin(call.into_stream());
-    tell(lines, async move {
+    tell(&shutdown, lines, async move {
         let id = state.images.import(archive, options, ProgressSender::new(sender)).await?;
         publish(&state, "import", id.as_str(), id.as_str());
-        Ok(vec![ProgressMessage::status(id.as_str())])
+        Ok(Vec::new())
     })
     .await
 }
@@ -128,9 +135,9 @@ async fn load(call: Call) -> Result<Answer, ApiError> {
     let (sender, lines) = mpsc::channel(BACKLOG);
     let progress =
         if call.query.flag("quiet") { ProgressSender::none() } else { ProgressSender::new(sender) };
-    let state = call.state.clone();
+    let (state, shutdown) = (call.state.clone(), call.state.shutdown.clone());
     let archive = Box::pin(call.into_stream());
-    tell(lines, async move {
+    tell(&shutdown, lines, async move {
         let loaded = state.images.load(archive, progress).await?;
         for (id, _) in &loaded {
             publish(&state, "load", id.as_str(), id.as_str());
@@ -140,6 +147,71 @@ async fn load(call: Call) -> Result<Answer, ApiError> {
             None => ProgressMessage::stream(format!("Loaded image ID: {}\n", id.as_str())),
         });
         Ok(names.collect())
+    })
+    .await
+}
+
+async fn save_all(call: Call) -> Result<Answer, ApiError> {
+    let names: Vec<String> =
+        call.query.all("names").flat_map(|names| names.split(',')).map(str::to_owned).collect();
+    save(&call, &names)
+}
+
+async fn save_one(call: Call) -> Result<Answer, ApiError> {
+    save(&call, &[call.param("name").to_owned()])
+}
+
+/// Source: moby 28, `image_routes.go` `getImagesGet`.
+fn save(call: &Call, names: &[String]) -> Result<Answer, ApiError> {
+    let wanted = json_platforms(call)?;
+    let archive = call.state.images.save(names, wanted.first())?;
+    for name in names {
+        let id = call.state.images.resolve(name).map_or_else(|_| name.clone(), |id| id.to_string());
+        publish(&call.state, "save", &id, &id);
+    }
+    // An archive that breaks off has no end mark: clients see that it is cut.
+    let pieces = archive.take_while(|piece| {
+        if let Err(error) = piece {
+            tracing::error!(%error, "archive of images broke off");
+        }
+        std::future::ready(piece.is_ok())
+    });
+    let pieces = pieces.filter_map(|piece| std::future::ready(piece.ok()));
+    Ok(stream_until(&call.state.shutdown, HeaderValue::from_static("application/x-tar"), pieces))
+}
+
+/// `platform` of API 1.46 and later: JSON of one platform, or of several.
+/// Source: moby 28, `httputils.DecodePlatform`.
+fn json_platforms(call: &Call) -> Result<Vec<Platform>, ApiError> {
+    #[derive(serde::Deserialize)]
+    struct Wanted {
+        os: String,
+        architecture: String,
+        #[serde(default)]
+        variant: String,
+    }
+    let read = |text: &str| match serde_json::from_str::<Wanted>(text) {
+        Ok(wanted) => Ok(Platform::new(&wanted.os, &wanted.architecture, &wanted.variant)),
+        Err(error) => Err(ApiError::invalid(format!("failed to parse platform: {error}"))),
+    };
+    call.query.all("platform").filter(|text| !text.is_empty()).map(read).collect()
+}
+
+async fn push(call: Call) -> Result<Answer, ApiError> {
+    let (name, tag) = (call.param("name").to_owned(), call.query.text("tag").to_owned());
+    let reference = with_tag(&name, &tag);
+    check_reference(&reference)?;
+    let platform = json_platforms(&call)?.into_iter().next();
+    let options = PushOptions { reference, platform, auth: call.registry_auth() };
+    let (sender, lines) = mpsc::channel(BACKLOG);
+    let (state, shutdown) = (call.state.clone(), call.state.shutdown);
+    tell(&shutdown, lines, async move {
+        let images = state.images.clone();
+        let push = move || async move { images.push(options, ProgressSender::new(sender)).await };
+        for pushed in on_a_thread(push).await?? {
+            publish(&state, "push", &pushed.reference, &pushed.reference);
+        }
+        Ok(Vec::new())
     })
     .await
 }
@@ -286,7 +358,7 @@ fn check_reference(text: &str) -> Result<(), ApiError> {
 }
 
 /// Source: moby, `daemon/images/image_events.go`.
-fn publish(state: &AppState, action: &str, id: &str, name: &str) {
+pub(super) fn publish(state: &AppState, action: &str, id: &str, name: &str) {
     let attributes = BTreeMap::from([("name".to_owned(), name.to_owned())]);
     state.engine.publish(EventMessage::local("image", action, id, attributes, clock::now()));
 }

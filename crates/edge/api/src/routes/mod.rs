@@ -4,8 +4,11 @@
 //! of the engine, the images or the swarm, and the result into an answer. Never decide anything about containers or
 //! services.
 
+mod archive;
 mod attach;
 mod auth;
+mod build;
+mod commit;
 mod containers;
 mod events;
 mod exec;
@@ -16,9 +19,11 @@ mod networks;
 mod nodes;
 mod refused;
 mod services;
+mod stats;
 mod swarm;
+mod swarm_networks;
 mod system;
-mod task_logs;
+pub(crate) mod task_logs;
 mod tasks;
 mod volumes;
 
@@ -32,11 +37,15 @@ pub(crate) fn all() -> Vec<Route<AppState>> {
     rows.extend(events::routes());
     rows.extend(auth::routes());
     rows.extend(containers::routes());
+    rows.extend(archive::routes());
+    rows.extend(stats::routes());
+    rows.extend(commit::routes());
     rows.extend(lists::routes());
     rows.extend(logs::routes());
     rows.extend(attach::routes());
     rows.extend(exec::routes());
     rows.extend(images::routes());
+    rows.extend(build::routes());
     rows.extend(volumes::routes());
     rows.extend(networks::routes());
     rows.extend(swarm::routes());

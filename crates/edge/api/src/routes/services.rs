@@ -5,9 +5,10 @@
 
 use http::StatusCode;
 use manager::{RegistryAuthFrom, ServiceUpdate};
-use objects::ServiceSpec;
+use objects::{PortConfig, PortProtocol, PublishMode, ServiceSpec};
 use serde::Serialize;
 
+use super::swarm_networks;
 use crate::AppState;
 use crate::answer::{Answer, json, json_with, ok};
 use crate::call::Call;
@@ -35,7 +36,7 @@ struct Updated {
 async fn list(call: Call) -> Result<Answer, ApiError> {
     let filters = call.query.filters()?;
     let status = call.is_at_least(41) && call.query.flag("status");
-    json(&call.state.swarm.manager()?.services(&filters, status)?)
+    json(&call.reader().await?.services(&filters, status)?)
 }
 
 async fn create(mut call: Call) -> Result<Answer, ApiError> {
@@ -43,14 +44,45 @@ async fn create(mut call: Call) -> Result<Answer, ApiError> {
     let body = call.json::<ServiceSpec>().await?;
     let mut spec = body.value;
     versions::adjust_service(&mut spec, call.version);
+    refuse_taken_ports(spec.ports().to_vec()).await?;
+    swarm_networks::resolve(&call.state, &mut spec).await?;
     let mut created = manager.create_service(spec, call.registry_auth_header()?).await?;
     created.warnings.extend(versions::unknown_warnings(&body.unknown));
     json_with(StatusCode::CREATED, &created)
 }
 
+/// Refuses ingress ports that a foreign process of this machine has: to publish port 22 would cut everybody off.
+async fn refuse_taken_ports(ports: Vec<PortConfig>) -> Result<(), ApiError> {
+    if ports.is_empty() {
+        return Ok(());
+    }
+    let found = tokio::task::spawn_blocking(move || ports.iter().find_map(taken)).await;
+    // Fails when the daemon stops, and then the service is not made anyway.
+    match found.ok().flatten() {
+        None => Ok(()),
+        Some((port, owner)) => {
+            Err(ApiError::invalid(format!("port '{port}' is already in use by {owner} on this node")))
+        }
+    }
+}
+
+fn taken(port: &PortConfig) -> Option<(u16, network::PortOwner)> {
+    let number = u16::try_from(port.published_port).ok().filter(|number| *number != 0)?;
+    if port.publish_mode != PublishMode::Ingress {
+        // Its tasks may run where the port is free.
+        return None;
+    }
+    let protocol = match port.protocol {
+        PortProtocol::Tcp => network::Protocol::Tcp,
+        PortProtocol::Udp => network::Protocol::Udp,
+        PortProtocol::Sctp => network::Protocol::Sctp,
+    };
+    network::foreign_owner(protocol, number).map(|owner| (number, owner))
+}
+
 async fn inspect(call: Call) -> Result<Answer, ApiError> {
     let defaults = call.query.flag("insertDefaults");
-    json(&call.state.swarm.manager()?.service(call.param("id"), defaults)?)
+    json(&call.reader().await?.shown_service(call.param("id"), defaults)?)
 }
 
 async fn update(mut call: Call) -> Result<Answer, ApiError> {
@@ -58,10 +90,11 @@ async fn update(mut call: Call) -> Result<Answer, ApiError> {
     let body = call.json::<ServiceSpec>().await?;
     let mut spec = body.value;
     versions::adjust_service(&mut spec, call.version);
+    swarm_networks::resolve(&call.state, &mut spec).await?;
     let update = ServiceUpdate {
         version: versions::object_version(&call.query, "service")?,
         spec,
-        registry_auth: call.registry_auth_header()?,
+        registry_auth: call.registry_auth_header()?.map(Into::into),
         registry_auth_from: auth_from(call.query.text("registryAuthFrom"))?,
         rollback: is_rollback(call.query.text("rollback"))?,
     };

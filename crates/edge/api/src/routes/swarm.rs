@@ -2,7 +2,7 @@
 //!
 //! In: requests. Out: calls of `agent::SwarmNode` and of this node's manager. Never decides who may lead.
 
-use agent::{InitRequest, JoinRequest};
+use agent::{InitRequest, JoinRequest, UnlockRequest};
 use manager::ClusterUpdate;
 use objects::ClusterSpec;
 use serde::Serialize;
@@ -11,7 +11,7 @@ use crate::AppState;
 use crate::answer::{Answer, json, ok};
 use crate::call::Call;
 use crate::error::ApiError;
-use crate::route::{Route, refuse, serve};
+use crate::route::{Route, serve};
 use crate::versions;
 
 pub(super) fn routes() -> Vec<Route<AppState>> {
@@ -22,12 +22,12 @@ pub(super) fn routes() -> Vec<Route<AppState>> {
         serve!(POST "/swarm/leave", 24, leave, "leave the swarm"),
         serve!(POST "/swarm/update", 24, update, "update the swarm and rotate its tokens"),
         serve!(GET "/swarm/unlockkey", 24, unlock_key, "read the unlock key"),
-        refuse!(POST "/swarm/unlock", 24, "managers of this version are never locked"),
+        serve!(POST "/swarm/unlock", 24, unlock, "unlock a manager"),
     ]
 }
 
 async fn inspect(call: Call) -> Result<Answer, ApiError> {
-    json(&call.state.swarm.manager()?.swarm()?)
+    json(&call.reader().await?.swarm()?)
 }
 
 async fn init(mut call: Call) -> Result<Answer, ApiError> {
@@ -38,6 +38,12 @@ async fn init(mut call: Call) -> Result<Answer, ApiError> {
 async fn join(mut call: Call) -> Result<Answer, ApiError> {
     let request: JoinRequest = call.json().await?.value;
     call.state.swarm.join(request).await?;
+    Ok(ok())
+}
+
+async fn unlock(mut call: Call) -> Result<Answer, ApiError> {
+    let request: UnlockRequest = call.json().await?.value;
+    call.state.swarm.unlock(request).await?;
     Ok(ok())
 }
 
@@ -64,5 +70,5 @@ async fn unlock_key(call: Call) -> Result<Answer, ApiError> {
     struct UnlockKey {
         unlock_key: String,
     }
-    json(&UnlockKey { unlock_key: call.state.swarm.manager()?.unlock_key()? })
+    json(&UnlockKey { unlock_key: call.reader().await?.unlock_key()? })
 }

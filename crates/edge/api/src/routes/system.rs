@@ -15,7 +15,7 @@ use crate::AppState;
 use crate::answer::{Answer, Body, bytes_with, json};
 use crate::call::Call;
 use crate::clock;
-use crate::error::ApiError;
+use crate::error::{ApiError, as_go_writes};
 use crate::route::{Route, serve};
 use crate::state::DaemonInfo;
 
@@ -113,6 +113,7 @@ async fn info(call: Call) -> Result<Answer, ApiError> {
         ipv4_forwarding: true,
         debug: daemon.is_debug,
         n_fd: open_files(),
+        n_events_listener: number(state.engine.event_listeners()),
         system_time: clock::now().to_string(),
         logging_driver: daemon.log_driver.clone(),
         cgroup_driver: word("cgroupfs"),
@@ -198,7 +199,7 @@ fn swarm(state: &AppState) -> SwarmInfo {
         node_addr: local.node_addr,
         local_node_state: local.state.as_str().to_owned(),
         control_available: local.control_available,
-        error: local.error,
+        error: as_go_writes(local.error),
         remote_managers: (!local.remote_managers.is_empty())
             .then(|| local.remote_managers.iter().map(peer).collect()),
         ..SwarmInfo::default()

@@ -1,24 +1,29 @@
-//! Logs of services and tasks: those of their containers on this node, merged.
+//! Logs of services and tasks, wherever they run.
+//!
+//! ```text
+//!  client ─► here: the manager asks the tasks' nodes ─► their `TaskLogs` ─► pieces of entries ─► here ─► client
+//! ```
 //!
 //! In: a service or task, and which part of the logs. Out: entries of all its containers as they come, each with node,
-//! service and task among its details. A container that starts while a client follows joins in. Never asks another node:
-//! this version has one.
+//! service and task among its details. A container that starts while a client follows joins in.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use engine::{ContainerState, Engine, LogStream, StateChange, StateChanges, Status};
+use engine::{ContainerState, Engine, LogStream, LogsOptions, StateChange, StateChanges, Status};
 use futures_util::stream::{SelectAll, unfold};
 use futures_util::{Stream, StreamExt};
+use logs::Tail;
+use wire::logs::{LogPart, LogsOf};
 
 use super::logs::next_batch;
 use crate::AppState;
 use crate::answer::{Answer, stream_until};
 use crate::call::Call;
 use crate::error::ApiError;
-use crate::log_lines::{LogRequest, Style, Writer, content_header};
+use crate::log_lines::{LogRequest, Style, Writer, content_header, system_error};
 use crate::route::{Route, serve};
 
 /// Labels of a task's container. Source: moby, `daemon/cluster/executor/container/container.go`.
@@ -34,17 +39,109 @@ pub(super) fn routes() -> Vec<Route<AppState>> {
 }
 
 async fn of_service(call: Call) -> Result<Answer, ApiError> {
-    let service = call.state.swarm.manager()?.service(call.param("id"), false)?;
-    let id = service["ID"].as_str().unwrap_or_default().to_owned();
+    let service = call.reader().await?.service(call.param("id"), false)?;
+    let id = service["ID"].as_str().unwrap_or_default();
     let has_terminal = service["Spec"]["TaskTemplate"]["ContainerSpec"]["TTY"] == true;
-    answer(&call, Source { label: SERVICE_ID, id, ends_with_its_container: false }, has_terminal)
+    answer(&call, LogsOf::Service { id: id.into() }, has_terminal)
 }
 
 async fn of_task(call: Call) -> Result<Answer, ApiError> {
-    let task = call.state.swarm.manager()?.task(call.param("id"))?;
-    let id = task["ID"].as_str().unwrap_or_default().to_owned();
+    let task = call.reader().await?.task(call.param("id"))?;
+    let id = task["ID"].as_str().unwrap_or_default();
     let has_terminal = task["Spec"]["ContainerSpec"]["TTY"] == true;
-    answer(&call, Source { label: TASK_ID, id, ends_with_its_container: true }, has_terminal)
+    answer(&call, LogsOf::Task { id: id.into() }, has_terminal)
+}
+
+fn answer(call: &Call, of: LogsOf, has_terminal: bool) -> Result<Answer, ApiError> {
+    let mut request = LogRequest::read(call)?;
+    request.style.framed = !has_terminal;
+    let framed = request.style.framed;
+    let kind = content_header(framed, call.is_at_least(42));
+    let reader = call.state.swarm.manager()?.read_logs(of, part(&request));
+    let pieces = unfold(reader, move |mut reader| async move {
+        let piece = match reader.next().await? {
+            Ok(piece) => piece,
+            Err(incomplete) if framed => system_error(&incomplete.to_string()),
+            // A raw stream has no place for words that are not the container's.
+            Err(incomplete) => {
+                tracing::warn!("{incomplete}");
+                return None;
+            }
+        };
+        Some((piece, reader))
+    });
+    Ok(stream_until(&call.state.shutdown, kind, pieces))
+}
+
+/// The request as nodes are asked it.
+fn part(request: &LogRequest) -> LogPart {
+    let LogRequest { options, style } = request;
+    LogPart {
+        follow: options.follow,
+        stdout: options.stdout,
+        stderr: options.stderr,
+        since: options.since,
+        until: options.until,
+        tail: match options.tail {
+            Tail::All => None,
+            Tail::Last(count) => Some(count),
+        },
+        timestamps: style.timestamps,
+        details: style.details,
+        framed: style.framed,
+    }
+}
+
+/// The same, read by a node.
+fn request(part: &LogPart) -> LogRequest {
+    let options = LogsOptions {
+        follow: part.follow,
+        stdout: part.stdout,
+        stderr: part.stderr,
+        since: part.since,
+        until: part.until,
+        tail: part.tail.map_or(Tail::All, Tail::Last),
+    };
+    let style = Style { timestamps: part.timestamps, details: part.details, framed: part.framed };
+    LogRequest { options, style }
+}
+
+/// Reads logs of this machine's tasks for managers, this machine's own among them.
+pub struct TaskLogs {
+    engine: Engine,
+}
+
+impl TaskLogs {
+    /// Of this engine's containers.
+    #[must_use]
+    pub fn new(engine: Engine) -> Self {
+        Self { engine }
+    }
+}
+
+impl agent::LogSource for TaskLogs {
+    fn read(&self, of: &LogsOf, part: &LogPart) -> agent::Entries {
+        let source = match of {
+            LogsOf::Service { id } => {
+                Source { label: SERVICE_ID, id: id.to_string(), ends_with_its_container: false }
+            }
+            LogsOf::Task { id } => {
+                Source { label: TASK_ID, id: id.to_string(), ends_with_its_container: true }
+            }
+            LogsOf::Unknown => return Box::pin(futures_util::stream::empty()),
+        };
+        let merge = Merge {
+            // Watched from before the first look, so that no container falls between.
+            changes: part.follow.then(|| self.engine.watch()),
+            engine: self.engine.clone(),
+            source,
+            request: request(part),
+            known: BTreeSet::new(),
+            streams: SelectAll::new(),
+            is_begun: false,
+        };
+        Box::pin(unfold(merge, |mut merge| async move { Some((merge.next().await?, merge)) }))
+    }
 }
 
 /// Whose containers are read.
@@ -64,26 +161,6 @@ impl Source {
 }
 
 type Pieces = Pin<Box<dyn Stream<Item = Bytes> + Send>>;
-
-fn answer(call: &Call, source: Source, has_terminal: bool) -> Result<Answer, ApiError> {
-    let mut request = LogRequest::read(call)?;
-    request.style.framed = !has_terminal;
-    let engine = call.state.engine.clone();
-    // Watched from before the first look, so that no container falls between.
-    let changes = request.options.follow.then(|| engine.watch());
-    let kind = content_header(request.style.framed, call.is_at_least(42));
-    let merge = Merge {
-        engine,
-        source,
-        request,
-        changes,
-        known: BTreeSet::new(),
-        streams: SelectAll::new(),
-        is_begun: false,
-    };
-    let pieces = unfold(merge, |mut merge| async move { Some((merge.next().await?, merge)) });
-    Ok(stream_until(&call.state.shutdown, kind, pieces))
-}
 
 /// The logs of several containers as one.
 struct Merge {

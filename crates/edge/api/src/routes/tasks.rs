@@ -17,9 +17,9 @@ pub(super) fn routes() -> Vec<Route<AppState>> {
 
 async fn list(call: Call) -> Result<Answer, ApiError> {
     let filters = call.query.filters()?;
-    json(&call.state.swarm.manager()?.tasks(&filters)?)
+    json(&call.reader().await?.tasks(&filters)?)
 }
 
 async fn inspect(call: Call) -> Result<Answer, ApiError> {
-    json(&call.state.swarm.manager()?.task(call.param("id"))?)
+    json(&call.reader().await?.task(call.param("id"))?)
 }

@@ -3,10 +3,12 @@
 pub mod container;
 pub mod image;
 pub mod inspect;
+pub mod login;
 pub mod mounts;
 pub mod network;
 pub mod node;
 pub mod ports;
+mod pretty;
 pub mod read;
 pub mod service;
 pub mod show;
@@ -51,7 +53,9 @@ impl Subcommand for Command {
 enum Verb {
     /// A command on containers, also without the word `container`
     #[command(flatten)]
-    Short(Box<container::Container>),
+    Short(Box<container::Verb>),
+    /// Build an image from a Dockerfile
+    Build(Box<image::build::Build>),
     /// Manage containers
     #[command(subcommand)]
     Container(Box<container::Container>),
@@ -68,8 +72,14 @@ enum Verb {
     Import(image::Import),
     /// Display system-wide information
     Info(system::Info),
+    /// Return low-level information on Docker objects
+    Inspect(inspect::Any),
     /// Load an image from a tar archive or STDIN
     Load(image::Load),
+    /// Authenticate to a registry
+    Login(login::Login),
+    /// Log out from a registry
+    Logout(login::Logout),
     /// Manage networks
     #[command(subcommand)]
     Network(network::Network),
@@ -78,8 +88,14 @@ enum Verb {
     Node(node::Node),
     /// Download an image from a registry
     Pull(image::pull::Pull),
+    /// Upload an image to a registry
+    Push(image::push::Push),
     /// Remove one or more images
     Rmi(image::Remove),
+    /// Save one or more images to a tar archive (streamed to STDOUT by default)
+    Save(image::push::Save),
+    /// Search Docker Hub for images
+    Search(image::push::Search),
     /// Manage Swarm services
     #[command(subcommand)]
     Service(service::Service),
@@ -99,11 +115,8 @@ impl Command {
     /// Runs the command against the daemon of `client`.
     pub async fn run(self, client: &Client) -> Outcome {
         match self.0 {
-            // Without the word `container`, `inspect` looks at every kind of object.
-            Verb::Short(it) => match *it {
-                container::Container::Inspect(it) => it.run(client, None).await,
-                other => other.run(client).await,
-            },
+            Verb::Short(it) => it.run(client).await,
+            Verb::Build(it) => it.run(client).await,
             Verb::Container(it) => it.run(client).await,
             Verb::Events(it) => it.run(client).await,
             Verb::History(it) => it.run(client).await,
@@ -111,10 +124,16 @@ impl Command {
             Verb::Images(it) => it.run(client).await,
             Verb::Import(it) => it.run(client).await,
             Verb::Info(it) => it.run(client).await,
+            Verb::Inspect(it) => it.run(client).await,
             Verb::Load(it) => it.run(client).await,
+            Verb::Login(it) => it.run(client).await,
+            Verb::Logout(it) => it.run(),
             Verb::Network(it) => it.run(client).await,
             Verb::Node(it) => it.run(client).await,
             Verb::Pull(it) => it.run(client).await,
+            Verb::Push(it) => it.run(client).await,
+            Verb::Save(it) => it.run(client).await,
+            Verb::Search(it) => it.run(client).await,
             Verb::Rmi(it) => it.run(client).await,
             Verb::Service(it) => it.run(client).await,
             Verb::Swarm(it) => it.run(client).await,

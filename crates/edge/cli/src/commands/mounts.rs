@@ -28,14 +28,6 @@ pub fn parse(text: &str) -> Result<Value, CliError> {
     Ok(mount)
 }
 
-/// Reads one value of `flag`, which an error names.
-///
-/// # Errors
-/// As [`parse`].
-pub fn parse_flag(flag: &str, text: &str) -> Result<Value, CliError> {
-    parse(text).map_err(|error| error.for_flag(flag, text))
-}
-
 fn set(mount: &mut Value, key: &str, value: Option<&str>, field: &str) -> Result<(), CliError> {
     let on = || match value {
         None | Some("true" | "1") => Ok(json!(true)),

@@ -12,13 +12,20 @@ use serde_json::{Value, json};
 /// `node COMMAND`
 #[derive(Debug, Subcommand)]
 pub enum Node {
+    /// Demote one or more nodes from manager in the swarm
+    Demote(Names),
     /// Display detailed information on one or more nodes
-    Inspect(inspect::Inspect),
+    Inspect(inspect::Pretty),
     /// List nodes in the swarm
     #[command(visible_alias = "list")]
     Ls(List),
+    /// Promote one or more nodes to manager in the swarm
+    Promote(Names),
     /// List tasks running on one or more nodes, defaults to current node
     Ps(Tasks),
+    /// Remove one or more nodes from the swarm
+    #[command(visible_alias = "remove")]
+    Rm(Remove),
     /// Update a node
     Update(Update),
 }
@@ -50,10 +57,10 @@ pub struct Tasks {
 #[derive(Debug, Args)]
 pub struct Update {
     /// Availability of the node ("active", "pause", "drain")
-    #[arg(long, value_parser = ["active", "pause", "drain"])]
+    #[arg(long)]
     availability: Option<String>,
     /// Role of the node ("worker", "manager")
-    #[arg(long, value_parser = ["worker", "manager"])]
+    #[arg(long)]
     role: Option<String>,
     /// Add or update a node label (key=value)
     #[arg(long, value_name = "list")]
@@ -65,13 +72,35 @@ pub struct Update {
     node: String,
 }
 
+/// `node promote NODE [NODE...]`, `node demote NODE [NODE...]`
+#[derive(Debug, Args)]
+pub struct Names {
+    /// Nodes
+    #[arg(required = true, value_name = "NODE")]
+    nodes: Vec<String>,
+}
+
+/// `node rm [OPTIONS] NODE [NODE...]`
+#[derive(Debug, Args)]
+pub struct Remove {
+    /// Force remove a node from the swarm
+    #[arg(short, long)]
+    force: bool,
+    /// Nodes
+    #[arg(required = true, value_name = "NODE")]
+    nodes: Vec<String>,
+}
+
 impl Node {
     /// Runs the command.
     pub async fn run(self, client: &Client) -> Outcome {
         match self {
-            Node::Inspect(it) => it.run(client, Some(Kind::Node)).await,
+            Node::Demote(it) => it.give_role(client, "worker").await,
+            Node::Inspect(it) => it.run(client, Kind::Node).await,
             Node::Ls(it) => it.run(client).await,
+            Node::Promote(it) => it.give_role(client, "manager").await,
             Node::Ps(it) => it.run(client).await,
+            Node::Rm(it) => it.run(client).await,
             Node::Update(it) => it.run(client).await,
         }
     }
@@ -155,12 +184,63 @@ fn tls_status(node: &Value, root: &Value) -> &'static str {
 impl Tasks {
     async fn run(self, client: &Client) -> Outcome {
         let nodes = if self.nodes.is_empty() { vec!["self".to_owned()] } else { self.nodes };
-        let mut filters = self.flags.filter.clone();
-        for node in nodes {
-            filters.push(format!("node={}", self_id(client, &node).await?));
+        let (mut filters, mut refused) = (self.flags.filter.clone(), Vec::new());
+        for node in &nodes {
+            let id = self_id(client, node).await?;
+            match client.get(format!("/nodes/{id}")).value().await {
+                Ok(node) => filters.push(format!("node={}", node["ID"].as_str().unwrap_or_default())),
+                Err(error) => refused.push(error),
+            }
         }
-        tasks::print(client, &self.flags, &filters).await
+        if refused.len() < nodes.len() {
+            tasks::print(client, &self.flags, &filters).await?;
+        }
+        CliError::all(refused)
     }
+}
+
+impl Names {
+    /// Gives the nodes a role, and says what was done to each. The first failure is the last word.
+    /// Source of the words: docker/cli, `node/promote.go`.
+    async fn give_role(self, client: &Client, role: &str) -> Outcome {
+        for name in &self.nodes {
+            let id = self_id(client, name).await?;
+            let node = client.get(format!("/nodes/{id}")).value().await?;
+            if node["Spec"]["Role"] == role {
+                let id = node["ID"].as_str().unwrap_or_default();
+                line(&format!("Node {id} is already a {role}."));
+                continue;
+            }
+            let mut spec = node["Spec"].clone();
+            spec["Role"] = json!(role);
+            put_spec(client, &node, &spec).await?;
+            line(&if role == "manager" {
+                format!("Node {name} promoted to a manager in the swarm.")
+            } else {
+                format!("Manager {name} demoted in the swarm.")
+            });
+        }
+        Ok(())
+    }
+}
+
+impl Remove {
+    async fn run(self, client: &Client) -> Outcome {
+        crate::each(&self.nodes, async |name: &String| {
+            let id = self_id(client, name).await?;
+            client.delete(format!("/nodes/{id}")).flag("force", self.force).send().await?;
+            line(name);
+            Ok(())
+        })
+        .await
+    }
+}
+
+/// Replaces the spec of a node as it was read.
+async fn put_spec(client: &Client, node: &Value, spec: &Value) -> Outcome {
+    let id = node["ID"].as_str().unwrap_or_default();
+    let call = client.post(format!("/nodes/{id}/update")).query("version", &node["Version"]["Index"]);
+    call.json(spec).send().await.map(drop)
 }
 
 impl Update {
@@ -176,15 +256,15 @@ impl Update {
         }
         let mut labels = spec["Labels"].as_object().cloned().unwrap_or_default();
         for key in &self.label_rm {
-            labels.remove(key);
+            if labels.remove(key).is_none() {
+                return Err(CliError::new(format!("key {key} doesn't exist in node's labels")));
+            }
         }
         if let Value::Object(added) = read::pairs(&self.label_add) {
             labels.extend(added);
         }
         spec["Labels"] = Value::Object(labels);
-        let id = node["ID"].as_str().unwrap_or_default();
-        let call = client.post(format!("/nodes/{id}/update")).query("version", &node["Version"]["Index"]);
-        call.json(&spec).send().await?;
+        put_spec(client, &node, &spec).await?;
         line(&self.node);
         Ok(())
     }

@@ -35,7 +35,7 @@ pub fn parse_all(published: &[String], exposed: &[String]) -> Result<Ports, CliE
     let mut bindings = Map::new();
     for text in exposed {
         let (range, protocol) = protocol_of(text)?;
-        let (from, to) = range_of(range, text)?;
+        let (from, to) = exposed_range(range)?;
         for port in from..=to {
             open.insert(format!("{port}/{protocol}"), json!({}));
         }
@@ -67,12 +67,15 @@ pub fn parse(text: &str) -> Result<Vec<Published>, CliError> {
     if container.is_empty() {
         return Err(CliError::new(format!("no port specified: {text}<empty>")));
     }
-    let (from, to) = range_of(container, text)?;
+    if !ip.is_empty() && ip.parse::<std::net::IpAddr>().is_err() {
+        return Err(CliError::new(format!("invalid IP address: {ip}")));
+    }
+    let (from, to) = range_of(container)?;
     if host.is_empty() {
         return Ok((from..=to).map(|port| published(ip, String::new(), port, &protocol)).collect());
     }
     let (host_from, host_to) =
-        range_of(host, text).map_err(|_| CliError::new(format!("invalid hostPort: {host}")))?;
+        range_of(host).map_err(|_| CliError::new(format!("invalid hostPort: {host}")))?;
     if host_to - host_from != to - from {
         if from != to {
             return Err(CliError::new(format!(
@@ -101,15 +104,27 @@ fn protocol_of(text: &str) -> Result<(&str, String), CliError> {
     }
 }
 
-fn range_of(range: &str, whole: &str) -> Result<(u16, u16), CliError> {
-    let wrong = || CliError::new(format!("invalid containerPort: {whole}"));
+fn range_of(range: &str) -> Result<(u16, u16), CliError> {
+    let wrong = || CliError::new(format!("invalid containerPort: {range}"));
     let (from, to) = range.split_once('-').unwrap_or((range, range));
     let (from, to) = (from.parse::<u16>().map_err(|_| wrong())?, to.parse::<u16>().map_err(|_| wrong())?);
     if from <= to {
         Ok((from, to))
     } else {
-        Err(CliError::new(format!("invalid range specified for port: {whole}")))
+        Err(CliError::new(format!("invalid range specified for port: {range}")))
     }
+}
+
+fn exposed_range(range: &str) -> Result<(u16, u16), CliError> {
+    range_of(range).map_err(|error| {
+        let parts = range.split('-').find(|part| part.parse::<u16>().is_err());
+        let why = parts.map_or(error.message, |part| {
+            let is_number = !part.is_empty() && part.chars().all(|c| c.is_ascii_digit());
+            let what = if is_number { "value out of range" } else { "invalid syntax" };
+            format!("strconv.ParseUint: parsing \"{part}\": {what}")
+        });
+        CliError::new(format!("invalid range format for --expose: {range}, error: {why}"))
+    })
 }
 
 #[cfg(test)]
@@ -143,6 +158,8 @@ mod tests {
             ),
             ("80/x", "! invalid proto: x"),
             ("a:80", "! invalid hostPort: a"),
+            ("80:99999", "! invalid containerPort: 99999"),
+            ("1.2.3:80:80", "! invalid IP address: 1.2.3"),
         ] {
             assert_eq!(shown(text), expect, "{text}");
         }

@@ -7,9 +7,6 @@ use objects::{Nanos, Timestamp};
 use serde_json::Value;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Source: docker/go-units `size.go`.
-const BINARY_UNITS: [&str; 7] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
-
 /// Seconds since 1970.
 pub fn now_seconds() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -38,20 +35,6 @@ pub fn labels(labels: &Value) -> String {
 /// A time of the API as Go prints it: `2026-01-02 03:04:05.678 +0000 UTC`.
 pub fn go_time(time: &str) -> String {
     time.replace('T', " ").replace('Z', " +0000 UTC")
-}
-
-/// Bytes in binary units with four digits: `23.54GiB`.
-pub fn binary_size(bytes: i64) -> String {
-    let mut size = bytes as f64;
-    let mut unit = 0;
-    while size >= 1024.0 && unit < BINARY_UNITS.len() - 1 {
-        size /= 1024.0;
-        unit += 1;
-    }
-    let digits = usize::try_from(3 - (size.max(1.0).log10().floor() as i32)).unwrap_or(0);
-    let text = format!("{size:.digits$}");
-    let text = if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
-    format!("{text}{}", BINARY_UNITS[unit])
 }
 
 /// A size with three digits and a decimal unit: `12.3MB`.

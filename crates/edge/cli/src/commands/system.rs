@@ -1,15 +1,14 @@
 //! `version`, `info`, `events`.
 
-use crate::Outcome;
-use crate::client::Client;
-use crate::commands::read;
+use crate::client::{API_VERSION, Client};
 use crate::commands::show::moment;
-use crate::output::{line, print};
-use crate::{CliError, commands::show};
+use crate::commands::{pretty, read};
+use crate::output::{line, note, print};
+use crate::{CliError, Outcome};
 use clap::Args;
 use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
-use std::fmt::Write as _;
+use template::Template;
 
 /// `version [OPTIONS]`
 #[derive(Debug, Args)]
@@ -44,116 +43,92 @@ pub struct Events {
     until: Option<String>,
 }
 
+/// What this client says of itself.
+fn own() -> Value {
+    json!({
+        "Version": env!("CARGO_PKG_VERSION"), "ApiVersion": API_VERSION, "DefaultAPIVersion": API_VERSION,
+        "Os": std::env::consts::OS, "Arch": architecture(), "Context": "default",
+    })
+}
+
+/// The machine's name as Go has it.
+fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
 impl Version {
-    /// Prints the versions of both sides.
+    /// Prints the versions of both sides; of one when the daemon can't be reached, which is an error then.
     pub async fn run(self, client: &Client) -> Outcome {
         let server = client.get("/version").value().await;
-        let own = json!({
-            "Version": env!("CARGO_PKG_VERSION"), "ApiVersion": "1.51",
-            "Os": std::env::consts::OS, "Arch": std::env::consts::ARCH,
-        });
-        if let Some(format) = &self.format {
-            let both = json!({"Client": own, "Server": server?});
-            line(&render(format, &both)?);
-            return Ok(());
+        let Some(format) = self.format.as_deref().filter(|format| !format.is_empty()) else {
+            print(&pretty::version::page(&own(), server.as_ref().ok()));
+            return server.map(drop);
+        };
+        let mut both = json!({"Client": own(), "Server": server?});
+        if format != "json" {
+            // A template names the fields of Go's structs, where this one is spelt otherwise.
+            for side in ["Client", "Server"] {
+                both[side]["APIVersion"] = both[side]["ApiVersion"].clone();
+            }
         }
-        let mut text =
-            format!("Client: skep\n Version:     {}\n API version: 1.51\n", env!("CARGO_PKG_VERSION"));
-        if let Ok(server) = &server {
-            let get = |key: &str| server[key].as_str().unwrap_or_default();
-            let _ = write!(
-                text,
-                "\nServer: {}\n Version:     {}\n API version: {} (minimum version {})\n OS/Arch:     {}/{}\n Kernel:      {}\n",
-                server["Platform"]["Name"].as_str().unwrap_or("skep"),
-                get("Version"),
-                get("ApiVersion"),
-                get("MinAPIVersion"),
-                get("Os"),
-                get("Arch"),
-                get("KernelVersion"),
-            );
-        }
-        print(&text);
-        server.map(drop)
+        line(&render(format, &both)?);
+        Ok(())
     }
 }
 
 fn render(format: &str, value: &Value) -> Result<String, CliError> {
-    if format == "json" { Ok(value.to_string()) } else { Ok(template::render(format, value)?) }
+    if format == "json" {
+        return Ok(value.to_string());
+    }
+    template::render(format, value).map_err(|error| {
+        // Source: docker/cli `system/version.go` and `info.go`: a template that cannot be parsed is exit code 64.
+        let code = if matches!(error, template::TemplateError::Parse { .. }) { 64 } else { 1 };
+        CliError { code, ..CliError::from(error) }
+    })
 }
 
 impl Info {
     /// Prints what the daemon says of itself.
     pub async fn run(self, client: &Client) -> Outcome {
-        let info = client.get("/info").value().await?;
-        if let Some(format) = &self.format {
+        let mut own = own();
+        own["Debug"] = json!(false);
+        if let Some(format) = self.format.as_deref().filter(|format| !format.is_empty()) {
+            let mut info = client.get("/info").value().await?;
+            info["ClientInfo"] = own;
             line(&render(format, &info)?);
             return Ok(());
         }
-        print(&info_text(&info));
+        print(&pretty::info::client(&own));
+        let info = match client.get("/info").value().await {
+            Ok(info) => info,
+            Err(error) => {
+                print("Server:\n");
+                let message = format!("ERROR: {error}\nerrors pretty printing info");
+                return Err(CliError { message, ..error });
+            }
+        };
+        print(&pretty::info::server(&info));
         for warning in info["Warnings"].as_array().into_iter().flatten() {
-            crate::output::note(warning.as_str().unwrap_or_default());
+            note(warning.as_str().unwrap_or_default());
         }
         Ok(())
     }
 }
 
-fn info_text(info: &Value) -> String {
-    let text = |key: &str| match &info[key] {
-        Value::String(text) => text.clone(),
-        Value::Null => String::new(),
-        other => other.to_string(),
-    };
-    let mut out = String::from("Server:\n");
-    let mut row = |name: &str, value: String| {
-        // Writing to a string cannot fail.
-        let _ = writeln!(out, " {name}: {value}");
-    };
-    for (name, key) in [
-        ("Containers", "Containers"),
-        (" Running", "ContainersRunning"),
-        (" Paused", "ContainersPaused"),
-        (" Stopped", "ContainersStopped"),
-        ("Images", "Images"),
-        ("Server Version", "ServerVersion"),
-        ("Storage Driver", "Driver"),
-        ("Logging Driver", "LoggingDriver"),
-        ("Cgroup Driver", "CgroupDriver"),
-        ("Cgroup Version", "CgroupVersion"),
-    ] {
-        row(name, text(key));
-    }
-    let swarm = &info["Swarm"];
-    row("Swarm", swarm["LocalNodeState"].as_str().unwrap_or("inactive").to_owned());
-    if swarm["NodeID"].as_str().is_some_and(|id| !id.is_empty()) {
-        row(" NodeID", swarm["NodeID"].as_str().unwrap_or_default().to_owned());
-        row(" Is Manager", swarm["ControlAvailable"].to_string());
-        if swarm["ControlAvailable"] == Value::Bool(true) {
-            row(" ClusterID", swarm["Cluster"]["ID"].as_str().unwrap_or_default().to_owned());
-            row(" Managers", swarm["Managers"].to_string());
-            row(" Nodes", swarm["Nodes"].to_string());
-        }
-        row(" Node Address", swarm["NodeAddr"].as_str().unwrap_or_default().to_owned());
-    }
-    for (name, key) in [
-        ("Kernel Version", "KernelVersion"),
-        ("Operating System", "OperatingSystem"),
-        ("OSType", "OSType"),
-        ("Architecture", "Architecture"),
-        ("CPUs", "NCPU"),
-    ] {
-        row(name, text(key));
-    }
-    row("Total Memory", show::size(info["MemTotal"].as_i64().unwrap_or(0)));
-    for (name, key) in [("Name", "Name"), ("ID", "ID"), ("Docker Root Dir", "DockerRootDir")] {
-        row(name, text(key));
-    }
-    out
-}
-
 impl Events {
     /// Prints events as they come.
     pub async fn run(self, client: &Client) -> Outcome {
+        if let Some(format) = self.format.as_deref().filter(|format| *format != "json") {
+            Template::parse(format).map_err(|error| {
+                let why = error.to_string();
+                let why = why.strip_prefix("template parsing error: ").unwrap_or(&why);
+                CliError { code: 64, ..CliError::new(format!("Error parsing format: {why}")) }
+            })?;
+        }
         let call = client
             .get("/events")
             .query_some("since", self.since.as_deref().map(moment).transpose()?)
@@ -169,8 +144,10 @@ impl Events {
                 let text: Vec<u8> = pending.drain(..=end).collect();
                 let event: Value = serde_json::from_slice(&text)
                     .map_err(|error| CliError::new(format!("the daemon's event is not JSON: {error}")))?;
-                match &self.format {
-                    Some(format) => line(&render(format, &event)?),
+                match self.format.as_deref().filter(|format| !format.is_empty()) {
+                    // The daemon's own order of fields.
+                    Some("json" | "{{json .}}") => line(String::from_utf8_lossy(&text).trim()),
+                    Some(format) => line(&render(format, &with_go_names(event))?),
                     None => line(&event_text(&event)),
                 }
             }
@@ -179,11 +156,30 @@ impl Events {
     }
 }
 
+/// A template names the fields of Go's struct, where they are spelt otherwise in the answer.
+fn with_go_names(mut event: Value) -> Value {
+    for (name, key) in [
+        ("ID", "id"),
+        ("From", "from"),
+        ("Scope", "scope"),
+        ("Status", "status"),
+        ("Time", "time"),
+        ("TimeNano", "timeNano"),
+    ] {
+        // Only containers and images have all of them.
+        event[name] = event.get(key).cloned().unwrap_or_else(|| json!(""));
+    }
+    event
+}
+
 fn event_text(event: &Value) -> String {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let attributes = event["Actor"]["Attributes"].as_object().into_iter().flatten();
     let attributes: Vec<String> = attributes.map(|(key, value)| format!("{key}={}", text(value))).collect();
-    let time = objects::Timestamp(event["timeNano"].as_i64().unwrap_or(0));
+    let nanos = event["timeNano"].as_i64().unwrap_or(0);
+    let second = objects::Timestamp(nanos - nanos.rem_euclid(1_000_000_000)).to_string();
+    // All nine digits, so that lines are as long as each other.
+    let time = format!("{}.{:09}Z", second.trim_end_matches('Z'), nanos.rem_euclid(1_000_000_000));
     let shown = if attributes.is_empty() { String::new() } else { format!(" ({})", attributes.join(", ")) };
     format!(
         "{time} {} {} {}{shown}",

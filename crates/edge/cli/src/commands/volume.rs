@@ -30,7 +30,7 @@ pub struct Create {
     #[arg(short, long, default_value = "local")]
     driver: String,
     /// Set metadata for a volume
-    #[arg(long, value_name = "list")]
+    #[arg(long, value_name = "list", value_parser = read::label)]
     label: Vec<String>,
     /// Set driver specific options
     #[arg(short, long, value_name = "map")]
@@ -42,7 +42,7 @@ pub struct Create {
 /// `volume ls [OPTIONS]`
 #[derive(Debug, Args)]
 pub struct List {
-    /// Provide filter values
+    /// Provide filter values (e.g. "dangling=true")
     #[arg(short, long, value_name = "filter")]
     filter: Vec<String>,
     /// Format output using a custom template: 'table', 'table TEMPLATE', 'json' or a Go template
@@ -69,7 +69,7 @@ impl Volume {
     pub async fn run(self, client: &Client) -> Outcome {
         match self {
             Volume::Create(it) => it.run(client).await,
-            Volume::Inspect(it) => it.run(client, Some(Kind::Volume)).await,
+            Volume::Inspect(it) => it.run(client, Kind::Volume).await,
             Volume::Ls(it) => it.run(client).await,
             Volume::Rm(it) => it.run(client).await,
         }

@@ -11,9 +11,21 @@ const WIDTH: usize = 79;
 /// A last word may reach this far beyond the fold. Source: pflag `wrap`.
 const SLOP: usize = 5;
 /// The commands everybody needs first. Source: docker's help, less what skep has not.
-const COMMON: [&str; 7] = ["run", "exec", "ps", "pull", "images", "version", "info"];
+const COMMON: [&str; 12] =
+    ["run", "exec", "ps", "build", "pull", "push", "images", "login", "logout", "search", "version", "info"];
 const MANAGEMENT: [&str; 4] = ["container", "image", "network", "volume"];
 const SWARM: [&str; 3] = ["node", "service", "swarm"];
+
+/// What `--format` takes. Source: docker/cli `cli/flags/options.go`.
+const FORMAT: &str = "Format output using a custom template:\n";
+const FORMAT_TABLE: &str = "\
+'table':            Print output in table format with column headers (default)
+'table TEMPLATE':   Print output in table format using the given Go template
+";
+const FORMAT_ANY: &str = "\
+'json':             Print in JSON format
+'TEMPLATE':         Print output using the given Go template.
+Refer to https://docs.docker.com/go/formatting/ for more information about formatting output with templates";
 
 /// The help of the program itself.
 pub(super) fn root(root: &Command) -> String {
@@ -32,27 +44,32 @@ pub(super) fn root(root: &Command) -> String {
         grouped.extend(names);
     }
     out.push_str(&section("Commands", commands.iter().filter(|(name, _)| !grouped.contains(name))));
-    out.push_str(&format!("\nGlobal Options:\n{}", options(root)));
+    out.push_str(&format!("\nGlobal Options:\n{}", options(root.get_arguments())));
     out.push_str("\nRun 'skep COMMAND --help' for more information on a command.\n");
     out
 }
 
-/// The help of the command at `path`; `shortcuts` are the commands at the top.
-pub(super) fn page(command: &Command, path: &str, shortcuts: &[String]) -> String {
+/// The help of the command at `path`; `shortcuts` are the commands at the top, `inherited` the flags of those above it.
+pub(super) fn page(command: &Command, path: &str, shortcuts: &[String], inherited: &[Arg]) -> String {
     let mut out = format!("Usage:  {}\n\n{}\n", usage::line(path), about(command));
     if let Some(aliases) = aliases(command, path, shortcuts) {
         out.push_str(&format!("\nAliases:\n  {aliases}\n"));
     }
     if command.has_subcommands() {
-        let commands: Vec<(&str, String)> =
+        let mut commands: Vec<(&str, String)> =
             command.get_subcommands().map(|below| (below.get_name(), about(below))).collect();
+        commands.sort();
         out.push_str(&section("Commands", commands.iter()));
-        out.push_str(&format!("\nRun '{path} COMMAND --help' for more information on a command.\n"));
-        return out;
     }
-    let options = options(command);
+    let options = options(command.get_arguments().chain(inherited));
     if !options.is_empty() {
         out.push_str(&format!("\nOptions:\n{options}"));
+    }
+    if let Some(more) = command.get_after_help() {
+        out.push_str(&format!("\n{more}\n"));
+    }
+    if command.has_subcommands() {
+        out.push_str(&format!("\nRun '{path} COMMAND --help' for more information on a command.\n"));
     }
     out
 }
@@ -73,8 +90,10 @@ fn aliases(command: &Command, path: &str, shortcuts: &[String]) -> Option<String
     let (noun, long) = match words.as_slice() {
         [_, "images"] => ("image", "ls"),
         [_, "rmi"] => ("image", "rm"),
-        [_, "history" | "import" | "load" | "pull" | "tag"] => ("image", name),
-        [_, "inspect" | "version" | "info" | "events" | "daemon"] => return None,
+        [_, "build" | "history" | "import" | "load" | "pull" | "push" | "save" | "tag"] => ("image", name),
+        [_, "inspect" | "version" | "info" | "events" | "daemon" | "login" | "logout" | "search"] => {
+            return None;
+        }
         [_, _] if !command.has_subcommands() => ("container", name),
         [_, noun, _] => (*noun, name),
         _ => return None,
@@ -100,9 +119,8 @@ fn aliases(command: &Command, path: &str, shortcuts: &[String]) -> Option<String
 }
 
 /// The flags, sorted by name, their texts folded.
-fn options(command: &Command) -> String {
-    let mut flags: Vec<(String, String, String)> = command
-        .get_arguments()
+fn options<'a>(arguments: impl Iterator<Item = &'a Arg>) -> String {
+    let mut flags: Vec<(String, String, String)> = arguments
         .filter(|arg| !arg.is_positional() && !arg.is_hide_set())
         .filter_map(|arg| arg.get_long().map(|long| (long.to_owned(), front(arg, long), text(arg))))
         .filter(|(long, _, _)| long != "help")
@@ -141,6 +159,13 @@ fn value_word(arg: &Arg) -> Option<String> {
 
 fn text(arg: &Arg) -> String {
     let text = arg.get_help().map(ToString::to_string).unwrap_or_default();
+    if arg.get_long() == Some("format") {
+        return if text.contains("'table'") {
+            format!("{FORMAT}{FORMAT_TABLE}{FORMAT_ANY}")
+        } else {
+            format!("{FORMAT}{FORMAT_ANY}")
+        };
+    }
     let is_quoted = value_word(arg).as_deref() == Some("string");
     let usual = arg.get_default_values().first().and_then(|value| value.to_str());
     match usual.filter(|usual| !["", "false", "0"].contains(usual) && !text.contains("(default")) {
@@ -154,7 +179,13 @@ fn text(arg: &Arg) -> String {
 fn fold(text: &str, indent: usize) -> String {
     let width = WIDTH.saturating_sub(indent + SLOP).max(24);
     let mut lines: Vec<&str> = Vec::new();
-    let mut rest = text;
+    for line in text.lines() {
+        fold_line(line, width, &mut lines);
+    }
+    lines.join(&format!("\n{}", " ".repeat(indent)))
+}
+
+fn fold_line<'a>(mut rest: &'a str, width: usize, lines: &mut Vec<&'a str>) {
     while rest.len() >= width + SLOP {
         let end = (0..=width).rev().find(|at| rest.is_char_boundary(*at)).unwrap_or(0);
         match rest[..end].rfind(' ').filter(|at| *at > 0) {
@@ -166,5 +197,4 @@ fn fold(text: &str, indent: usize) -> String {
         }
     }
     lines.push(rest);
-    lines.join(&format!("\n{}", " ".repeat(indent)))
 }

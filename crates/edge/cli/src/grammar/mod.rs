@@ -53,20 +53,17 @@ pub(crate) fn dress(root: Command) -> Command {
     let name = "skep".to_owned();
     let root = flags(root)
         .about("A container engine with Swarm mode built in")
-        .mut_subcommands(|below| dress_at(below, &name, &shortcuts));
+        .mut_subcommands(|below| dress_at(below, &name, &shortcuts, &[]));
     let text = help::root(&root);
     root.override_help(text).subcommand_required(true).arg_required_else_help(true)
 }
 
-fn dress_at(command: Command, above: &str, shortcuts: &[String]) -> Command {
+/// `inherited` are the flags of the commands above that this one takes, too.
+fn dress_at(command: Command, above: &str, shortcuts: &[String], inherited: &[Arg]) -> Command {
     let path = format!("{above} {}", usage::shown_name(above, command.get_name()));
-    let command = match path.as_str() {
-        "skep inspect" => command.about("Return low-level information on Docker objects"),
-        "skep ps" => command.about("List containers"),
-        _ => command,
-    };
-    let command = flags(command).mut_subcommands(|below| dress_at(below, &path, shortcuts));
-    let text = help::page(&command, &path, shortcuts);
+    let for_below: Vec<Arg> = command.get_arguments().filter(|arg| arg.is_global_set()).cloned().collect();
+    let command = flags(command).mut_subcommands(|below| dress_at(below, &path, shortcuts, &for_below));
+    let text = help::page(&command, &path, shortcuts, inherited);
     let command = command.override_help(text).disable_help_subcommand(true);
     if command.has_subcommands() { command.arg_required_else_help(true) } else { command }
 }

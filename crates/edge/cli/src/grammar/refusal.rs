@@ -4,6 +4,7 @@
 //! of arguments or an unknown command, 125 for a wrong flag. Source: docker/cli 28.2, observed.
 
 use super::{is_of, usage};
+use crate::CliError;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, Command};
 
@@ -63,7 +64,9 @@ pub(super) fn of(error: &clap::Error, root: &Command, arguments: &[String]) -> R
         ErrorKind::UnknownArgument if argument.starts_with('-') => {
             let letter = argument.chars().nth(1).unwrap_or('-');
             let typed = arguments.iter().find(|typed| is_cluster_with(typed, letter)).unwrap_or(&argument);
-            wrong_flag(&path, &format!("unknown shorthand flag: '{letter}' in {typed}"))
+            // Letters before it are flags that were read already.
+            let rest = &typed[typed.find(letter).unwrap_or(1)..];
+            wrong_flag(&path, &format!("unknown shorthand flag: '{letter}' in -{rest}"))
         }
         ErrorKind::UnknownArgument | ErrorKind::MissingRequiredArgument | ErrorKind::TooManyValues => {
             wrong_count(command, &path)
@@ -121,7 +124,9 @@ fn wrong_value(path: &str, arg: &Arg, value: &str, error: &clap::Error, argument
         () if is_of::<f64>(arg) => Some("ParseFloat"),
         () => None,
     };
+    let own = std::error::Error::source(error).and_then(|source| source.downcast_ref::<CliError>());
     let why = match (parser, std::error::Error::source(error)) {
+        _ if own.is_some() => own.map(ToString::to_string).unwrap_or_default(),
         (Some(parser), _) => format!("strconv.{parser}: parsing \"{value}\": invalid syntax"),
         (None, Some(source)) => source.to_string(),
         (None, None) => {
@@ -132,7 +137,7 @@ fn wrong_value(path: &str, arg: &Arg, value: &str, error: &clap::Error, argument
             format!("must be one of \"{known}\"")
         }
     };
-    wrong_flag(path, &format!("invalid argument \"{value}\" for \"{flag}\" flag: {why}"))
+    wrong_flag(path, &format!("invalid argument {value:?} for \"{flag}\" flag: {why}"))
 }
 
 /// How many arguments the command takes, and where to read more.

@@ -9,7 +9,7 @@ use docker::{ContainerCreateRequest, ContainerCreateResponse};
 
 use super::mounts::{self, Asked, MountFrom, MountRecord};
 use super::record::{Record, Run};
-use super::{Container, create_parts, merge, names, start, validate};
+use super::{Container, create_parts, merge, names, networks, start, validate};
 use crate::engine::{Engine, Inner, fill_random, new_id, now};
 use crate::error::EngineError;
 use crate::files::{self, blocking};
@@ -48,7 +48,7 @@ async fn create(
         host.network_mode = "none".into();
     }
     share_with(inner, &mut host)?;
-    let networks = create_parts::networks(&host, &request.networking_config)?;
+    let networks = networks::read(inner, &host, &request.networking_config).await?;
     create_parts::port_requests(&config, &host)?;
     if config.hostname.is_empty() && !host.network_mode.starts_with("container:") {
         config.hostname = match host.network_mode.as_str() {

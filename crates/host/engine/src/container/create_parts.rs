@@ -1,10 +1,8 @@
-//! The pure parts of creating a container: defaults that inspect shows, networks, whose namespaces it shares.
+//! The pure parts of creating a container: defaults that inspect shows, ports, whose namespaces it shares.
 //!
-//! In: host config and networking config of the request. Out: the same with defaults filled in, or Docker's refusals.
+//! In: configuration and host config of the request. Out: the same with defaults filled in, or Docker's refusals.
 
-use std::collections::BTreeMap;
-
-use docker::{ContainerConfig, EndpointSettings, HostConfig, NetworkingConfig};
+use docker::{ContainerConfig, HostConfig};
 
 use crate::config::EngineConfig;
 use crate::error::EngineError;
@@ -48,59 +46,6 @@ pub(crate) fn fill_defaults(host: &mut HostConfig, config: &EngineConfig) {
     }
     host.masked_paths.get_or_insert_with(|| list(runtime::defaults::MASKED_PATHS));
     host.readonly_paths.get_or_insert_with(|| list(runtime::defaults::READONLY_PATHS));
-}
-
-/// The networks that the container joins, by name; the network mode's always among them.
-pub(crate) fn networks(
-    host: &HostConfig,
-    asked: &NetworkingConfig,
-) -> Result<BTreeMap<String, EndpointSettings>, EngineError> {
-    let mode = host.network_mode.as_str();
-    let mut networks = BTreeMap::new();
-    for (name, settings) in &asked.endpoints_config {
-        let name = if name == "default" { "bridge" } else { name.as_str() };
-        if name != mode {
-            return match name.parse::<network::NetworkMode>() {
-                Ok(_) => Err(EngineError::invalid(
-                    "conflicting options: cannot attach both user-defined and non-user-defined network-modes",
-                )),
-                Err(_) => Err(EngineError::NoSuchNetwork(name.to_owned())),
-            };
-        }
-        let settings = settings.clone().unwrap_or_default();
-        check_endpoint(&settings)?;
-        networks.insert(name.to_owned(), settings);
-    }
-    if !mode.starts_with("container:") {
-        mode.parse::<network::NetworkMode>().map_err(|_| EngineError::NoSuchNetwork(mode.to_owned()))?;
-        networks.entry(mode.to_owned()).or_default();
-    }
-    Ok(networks)
-}
-
-/// What only networks made by users can do. Source of the texts: moby, `daemon/container_operations.go`.
-fn check_endpoint(settings: &EndpointSettings) -> Result<(), EngineError> {
-    let has = |list: &Option<Vec<String>>| list.as_ref().is_some_and(|list| !list.is_empty());
-    if has(&settings.aliases) {
-        return Err(EngineError::invalid(
-            "network-scoped alias is supported only for containers in user defined networks",
-        ));
-    }
-    let wants_address = settings.ipam_config.as_ref().is_some_and(|ipam| {
-        !ipam.ipv4_address.is_empty() || !ipam.ipv6_address.is_empty() || !ipam.link_local_ips.is_empty()
-    });
-    if wants_address {
-        return Err(EngineError::invalid(
-            "user specified IP address is supported on user defined networks only",
-        ));
-    }
-    if has(&settings.links) {
-        return Err(EngineError::NotSupported("NetworkingConfig.EndpointsConfig.Links".into()));
-    }
-    if settings.driver_opts.as_ref().is_some_and(|options| !options.is_empty()) {
-        return Err(EngineError::NotSupported("NetworkingConfig.EndpointsConfig.DriverOpts".into()));
-    }
-    Ok(())
 }
 
 /// What a container that shares another's network can't have of its own.
@@ -250,17 +195,5 @@ mod tests {
             text(&["apparmor=mine"]),
             "security option `apparmor=mine` is not supported by this engine"
         );
-    }
-
-    #[test]
-    fn networks_that_do_not_exist_are_refused() {
-        let host = |mode: &str| HostConfig { network_mode: mode.into(), ..Default::default() };
-        let none = NetworkingConfig::default();
-        assert_eq!(networks(&host("bridge"), &none).unwrap().keys().collect::<Vec<_>>(), ["bridge"]);
-        assert_eq!(networks(&host("blue"), &none).unwrap_err().to_string(), "network blue not found");
-        let asked = NetworkingConfig { endpoints_config: [("default".to_owned(), None)].into() };
-        assert_eq!(networks(&host("bridge"), &asked).unwrap().len(), 1);
-        let asked = NetworkingConfig { endpoints_config: [("blue".to_owned(), None)].into() };
-        assert_eq!(networks(&host("bridge"), &asked).unwrap_err().to_string(), "network blue not found");
     }
 }

@@ -137,16 +137,30 @@ pub(crate) fn mount_points(inner: &Inner, record: &Record) -> Vec<docker::MountP
 /// The networks with what it was asked for and what it got.
 pub(crate) fn endpoints(record: &Record) -> BTreeMap<String, EndpointSettings> {
     let mut networks = record.networks.clone();
-    let Some(endpoint) = &record.run.endpoint else { return networks };
+    let Some(attachment) = &record.run.attachment else { return networks };
+    for endpoint in attachment.endpoints.iter().filter(|endpoint| !endpoint.is_for_way_out) {
+        let settings = networks.entry(endpoint.network_name.clone()).or_default();
+        show_endpoint(settings, endpoint);
+        if !matches!(endpoint.network_name.as_str(), "bridge" | "host" | "none") {
+            let names = network::names_of_endpoint(&record.name, &record.id, attachment, endpoint);
+            settings.dns_names = Some(names);
+        }
+    }
+    networks
+}
+
+fn show_endpoint(settings: &mut EndpointSettings, endpoint: &network::Endpoint) {
     let show = |ip: Option<std::net::IpAddr>| ip.map(|ip| ip.to_string()).unwrap_or_default();
-    let settings = networks.entry(endpoint.mode.name().to_owned()).or_default();
+    let (ipv4, ipv6) = (endpoint.ipv4(), endpoint.ipv6());
     settings.network_id.clone_from(&endpoint.network_id);
     settings.endpoint_id.clone_from(&endpoint.endpoint_id);
-    settings.gateway = show(endpoint.gateway);
-    settings.ip_address = show(endpoint.ip);
-    settings.ip_prefix_len = i64::from(endpoint.prefix);
     settings.mac_address = endpoint.mac.clone().unwrap_or_default();
-    networks
+    settings.gateway = show(ipv4.and_then(|address| address.gateway));
+    settings.ip_address = show(ipv4.map(|address| address.ip));
+    settings.ip_prefix_len = ipv4.map_or(0, |address| i64::from(address.prefix));
+    settings.ipv6_gateway = show(ipv6.and_then(|address| address.gateway));
+    settings.global_ipv6_address = show(ipv6.map(|address| address.ip));
+    settings.global_ipv6_prefix_len = ipv6.map_or(0, |address| i64::from(address.prefix));
 }
 
 fn network_settings(record: &Record) -> NetworkSettings {
@@ -165,6 +179,9 @@ fn network_settings(record: &Record) -> NetworkSettings {
         ip_address: main.ip_address,
         ip_prefix_len: main.ip_prefix_len,
         mac_address: main.mac_address,
+        ipv6_gateway: main.ipv6_gateway,
+        global_ipv6_address: main.global_ipv6_address,
+        global_ipv6_prefix_len: main.global_ipv6_prefix_len,
         networks,
         ..Default::default()
     }
@@ -173,11 +190,11 @@ fn network_settings(record: &Record) -> NetworkSettings {
 /// Exposed ports, and where those that are published were bound; nothing while it doesn't run.
 fn bound_ports(record: &Record) -> PortMap {
     let mut ports = PortMap::new();
-    let Some(endpoint) = &record.run.endpoint else { return ports };
+    let Some(attachment) = &record.run.attachment else { return ports };
     for port in record.config.exposed_ports.keys() {
         ports.insert(port.clone(), None);
     }
-    for bound in &endpoint.ports {
+    for bound in &attachment.ports {
         let binding =
             PortBinding { host_ip: bound.host_ip.to_string(), host_port: bound.host_port.to_string() };
         let key = format!("{}/{}", bound.container_port, bound.protocol);

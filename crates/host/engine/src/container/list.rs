@@ -126,7 +126,7 @@ fn passes(filters: &Filters, record: &Record) -> bool {
     let by_network = !filters.contains("network")
         || filters.get("network").any(|wanted| {
             record.networks.contains_key(wanted)
-                || record.run.endpoint.as_ref().is_some_and(|e| e.network_id.starts_with(wanted))
+                || record.networks.values().any(|settings| settings.network_id.starts_with(wanted))
         });
     filters.matches_prefix("id", &record.id)
         && (filters.matches_pattern("name", &record.name)
@@ -202,8 +202,8 @@ fn command_text(command: &[String]) -> String {
 }
 
 fn ports(record: &Record) -> Vec<Port> {
-    let Some(endpoint) = &record.run.endpoint else { return Vec::new() };
-    let mut ports: Vec<Port> = endpoint
+    let Some(attachment) = &record.run.attachment else { return Vec::new() };
+    let mut ports: Vec<Port> = attachment
         .ports
         .iter()
         .map(|bound| Port {

@@ -3,22 +3,31 @@
 //! In: operations, one at a time for what changes whether it runs. Out: its record and state. Each operation is a file of
 //! its own beside this one; none holds the inner lock across an await.
 
+pub(crate) mod archive;
 pub(crate) mod attach;
+pub(crate) mod changes;
+pub(crate) mod commit;
 pub(crate) mod create;
 pub(crate) mod create_parts;
+pub(crate) mod export;
+pub(crate) mod files;
 pub(crate) mod inspect;
+pub(crate) mod layer;
 pub(crate) mod list;
 pub(crate) mod logs;
 pub(crate) mod merge;
 pub(crate) mod mounts;
 pub(crate) mod names;
+pub(crate) mod networks;
 pub(crate) mod pause;
 pub(crate) mod record;
 pub(crate) mod registry;
 pub(crate) mod remove;
 pub(crate) mod rename;
+pub(crate) mod resolver;
 pub(crate) mod signal;
 pub(crate) mod start;
+pub(crate) mod stats;
 pub(crate) mod stop;
 pub(crate) mod supervise;
 pub(crate) mod top;
@@ -191,6 +200,7 @@ impl Container {
             exit_code: run.exit_code,
             oom_killed: run.oom_killed,
             error: run.error.clone(),
+            went_with_machine: run.went_with_machine,
             health: run.health.as_ref().filter(|_| run.status.has_process()).map(|health| health.status()),
             started_at: run.started_at,
             finished_at: run.finished_at,

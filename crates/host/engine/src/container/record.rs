@@ -49,6 +49,12 @@ pub(crate) struct Run {
     pub(crate) exit_code: i64,
     pub(crate) error: String,
     pub(crate) oom_killed: bool,
+    /// In which life of the machine it was started; see `machine.rs`.
+    #[serde(default)]
+    pub(crate) life: String,
+    /// Whether it ran when that life ended.
+    #[serde(default)]
+    pub(crate) went_with_machine: bool,
     /// Whether somebody asked for its end since its last start.
     pub(crate) stopped_by_hand: bool,
     /// When a stop that is under way kills it; the next engine finishes that stop.
@@ -56,8 +62,9 @@ pub(crate) struct Run {
     pub(crate) stop_by: Option<Timestamp>,
     pub(crate) backoff: Backoff,
     pub(crate) health: Option<Health>,
-    /// Its place in the networks while it runs.
-    pub(crate) endpoint: Option<network::Endpoint>,
+    /// Its place in the networks while it runs. The version before had one endpoint there.
+    #[serde(alias = "endpoint")]
+    pub(crate) attachment: Option<network::Attachment>,
 }
 
 impl Default for Run {
@@ -70,18 +77,20 @@ impl Default for Run {
             exit_code: 0,
             error: String::new(),
             oom_killed: false,
+            life: String::new(),
+            went_with_machine: false,
             stopped_by_hand: false,
             stop_by: None,
             backoff: Backoff::default(),
             health: None,
-            endpoint: None,
+            attachment: None,
         }
     }
 }
 
 impl Noun for Record {
     const TABLE: &'static str = "containers";
-    const FORMAT: u32 = 1;
+    const FORMAT: u32 = 2;
 }
 
 impl Record {
@@ -114,5 +123,27 @@ impl Record {
         /// Source: moby, `container/container_unix.go`, `defaultStopTimeout`.
         const DEFAULT_SECONDS: i64 = 10;
         self.config.stop_timeout.unwrap_or(DEFAULT_SECONDS)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_of_the_version_with_one_network_is_read() {
+        let mut old = serde_json::to_value(Run { status: Status::Running, ..Run::default() }).unwrap();
+        let run = old.as_object_mut().unwrap();
+        run.remove("attachment");
+        run.insert(
+            "endpoint".to_owned(),
+            serde_json::json!({
+                "mode": "bridge", "network_id": "n", "endpoint_id": "e", "ip": "172.17.0.2", "prefix": 16,
+                "gateway": "172.17.0.1", "mac": "02:42:ac:11:00:02", "interfaces": [], "ports": [],
+            }),
+        );
+        let read: Run = serde_json::from_value(old).unwrap();
+        let attachment = read.attachment.unwrap();
+        assert_eq!(attachment.endpoint("bridge").unwrap().endpoint_id, "e");
     }
 }

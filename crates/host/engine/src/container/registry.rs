@@ -86,6 +86,11 @@ impl Registry {
         }
     }
 
+    /// Whether there is no container.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.index.read().expect(UNPOISONED).by_id.is_empty()
+    }
+
     /// Every container, sorted by id.
     pub(crate) fn all(&self) -> Vec<Arc<Container>> {
         self.index.read().expect(UNPOISONED).by_id.values().cloned().collect()

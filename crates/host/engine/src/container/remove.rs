@@ -205,6 +205,7 @@ async fn take_away(inner: &Inner, container: &Arc<Container>) -> Result<(), Engi
     }
     inner.config.images.release(&container.id).await;
     inner.registry.remove(&container.id, &name);
+    inner.shim_group.container_removed();
     inner.events.container(container, "destroy", &[]);
     container.publish_gone();
     inner.announce(container);

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::mounts::MountFrom;
 use super::record::Record;
-use super::{Container, Running, attach, create_parts, remove, supervise};
+use super::{Container, Running, attach, create_parts, networks, remove, resolver, supervise};
 use crate::engine::{Engine, Inner, now};
 use crate::error::EngineError;
 use crate::files::{self, blocking};
@@ -88,11 +88,11 @@ async fn launch(inner: &Inner, container: &Arc<Container>, cause: Cause) -> Resu
         .parse()
         .map_err(|error: images::ParseDigestError| EngineError::Images(Box::new(error)))?;
     let image = inner.config.images.image(&image).await.map_err(super::create::lookup_error)?;
-    let endpoint = attach_network(inner, &record, shared).await?;
+    let attachment = attach_networks(inner, &record, shared).await?;
     let around = Surroundings {
         roots: &inner.roots,
         layers: image.layers,
-        endpoint: endpoint.as_ref(),
+        attachment: attachment.as_ref(),
         shared,
         open_files: inner.config.open_files,
         cgroup_parent: cgroup_parent(inner, &record),
@@ -100,13 +100,17 @@ async fn launch(inner: &Inner, container: &Arc<Container>, cause: Cause) -> Resu
     if let Err(error) = inner.cgroup_parents.note(&around.cgroup_parent) {
         tracing::warn!(error = &error as &dyn std::error::Error, "the parent of cgroups may be left behind");
     }
-    write_files(inner, &record, endpoint.as_ref())?;
+    write_files(inner, &record, attachment.as_ref())?;
     let spec = spec_build::build(&record, &around)?;
     let log = log_spec(inner, &record)?;
-    let spec = ShimSpec::new(Launch::Container(Box::new(spec)), log, record.config.stdin_once);
+    let mut spec = ShimSpec::new(Launch::Container(Box::new(spec)), log, record.config.stdin_once);
+    spec.resolver = resolver::spec(attachment.as_ref());
     let dir = inner.roots.shim(&record.id);
     let cleaned = dir.clone();
     blocking(move || files::remove_dir(&cleaned)).await?;
+    if let Some(attachment) = attachment.as_ref().filter(|_| spec.resolver.is_some()) {
+        resolver::write(inner, &record, attachment)?;
+    }
     let shim =
         shim::client::spawn(&dir, &spec, Some(inner.shim_program.path())).await.map_err(spawn_error)?;
     let running =
@@ -114,7 +118,10 @@ async fn launch(inner: &Inner, container: &Arc<Container>, cause: Cause) -> Resu
     // From here on clients attach to the shim itself; those that came before are connected now.
     container.live().running = Some(running.clone());
     attach::connect_pending(container, &running.shim).await;
-    run(inner, container, &running, endpoint, cause).await?;
+    // Before the program looks anything up, what its networks hold for it is there.
+    let plugged = inner.config.network.plug(&record.id, running.shim.pid().unsigned_abs()).await;
+    plugged.map_err(|error| EngineError::Network(Box::new(network::AttachError::Apply(error))))?;
+    run(inner, container, &running, attachment, cause).await?;
     Ok(running)
 }
 
@@ -123,13 +130,14 @@ async fn run(
     inner: &Inner,
     container: &Arc<Container>,
     running: &Running,
-    endpoint: Option<network::Endpoint>,
+    attachment: Option<network::Attachment>,
     cause: Cause,
 ) -> Result<(), EngineError> {
     {
         let mut live = container.live();
         let started_at = now();
         let has_check = health::schedule(&live.record.config).is_some();
+        networks::note_names(&mut live.record.networks, attachment.as_ref());
         let run = &mut live.record.run;
         run.status = Status::Running;
         run.pid = Some(running.shim.pid());
@@ -137,8 +145,10 @@ async fn run(
         run.exit_code = 0;
         run.error.clear();
         run.oom_killed = false;
+        run.life.clone_from(&inner.life);
+        run.went_with_machine = false;
         run.stop_by = None;
-        run.endpoint = endpoint;
+        run.attachment = attachment;
         if cause == Cause::Asked {
             run.stopped_by_hand = false;
             run.backoff = Default::default();
@@ -150,9 +160,9 @@ async fn run(
     container.live().record.run.started_at = started_at;
     inner.config.images.set_running(&container.id, true);
     container.publish_phase(false);
-    let endpoint = container.live().record.run.endpoint.clone();
-    if let Some(endpoint) = endpoint {
-        inner.events.network(&endpoint.network_id, endpoint.mode.name(), "connect", &container.id);
+    let attachment = container.live().record.run.attachment.clone();
+    for endpoint in attachment.iter().flat_map(|attachment| &attachment.endpoints) {
+        inner.events.endpoint(endpoint, "connect", &container.id);
     }
     inner.events.container(container, "start", &[]);
     inner.announce(container);
@@ -169,7 +179,7 @@ async fn not_started(engine: &Engine, container: &Arc<Container>, error: &Engine
         live.running = None;
         let run = &mut live.record.run;
         run.pid = None;
-        run.endpoint = None;
+        run.attachment = None;
         run.error = error_text(error);
         // Source: moby, `daemon/start.go`: whatever has no code of its own is 128.
         run.exit_code = match error {
@@ -276,27 +286,27 @@ pub(crate) fn cgroup_parent(inner: &Inner, record: &Record) -> String {
     }
 }
 
-async fn attach_network(
+async fn attach_networks(
     inner: &Inner,
     record: &Record,
     shared: Shared,
-) -> Result<Option<network::Endpoint>, EngineError> {
+) -> Result<Option<network::Attachment>, EngineError> {
     if shared.network.is_some() {
         return Ok(None);
     }
-    let mode = record.host_config.network_mode.as_str();
-    let asked_mac = record.networks.get(mode).map(|settings| settings.mac_address.clone());
-    let mac = [record.config.mac_address.clone()].into_iter().chain(asked_mac).find(|mac| !mac.is_empty());
     let request = network::AttachRequest {
         container_id: record.id.clone(),
         container_name: record.name.clone(),
-        mode: mode.parse().map_err(|_| EngineError::NoSuchNetwork(mode.to_owned()))?,
+        hostname: record.config.hostname.clone(),
+        mode: network::SandboxMode::of(&record.host_config.network_mode),
+        networks: networks::joins(record)?,
         ports: create_parts::port_requests(&record.config, &record.host_config)?,
-        mac,
-        ip: None,
     };
     match inner.config.network.attach(request).await {
-        Ok(endpoint) => Ok(Some(endpoint)),
+        Ok(attachment) => Ok(Some(attachment)),
+        Err(error @ network::AttachError::Unknown(_)) => {
+            Err(EngineError::NotFound(format!("failed to set up container networking: {error}")))
+        }
         Err(error) => Err(EngineError::Network(Box::new(error))),
     }
 }
@@ -305,21 +315,20 @@ async fn attach_network(
 fn write_files(
     inner: &Inner,
     record: &Record,
-    endpoint: Option<&network::Endpoint>,
+    attachment: Option<&network::Attachment>,
 ) -> Result<(), EngineError> {
     if record.host_config.network_mode.starts_with("container:") {
         return Ok(());
     }
     let dir = inner.roots.container(&record.id);
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
-    let dns = network_files::DaemonDns {
-        servers: &inner.config.dns,
-        search: &inner.config.dns_search,
-        options: &inner.config.dns_options,
+    let (dns, machine) = (resolver::daemon_dns(inner), read("/etc/resolv.conf"));
+    let hosts = network_files::hosts(record, &read("/etc/hosts"), attachment);
+    let hosts = hosts + &networks::link_lines(inner, record)?;
+    let resolv = match resolver::spec(attachment) {
+        Some(_) => network_files::resolv_conf_of_resolver(record, dns, &machine),
+        None => network_files::resolv_conf(record, dns, &machine),
     };
-    let (ip, gateway) = endpoint.map_or((None, None), |endpoint| (endpoint.ip, endpoint.gateway));
-    let hosts = network_files::hosts(record, &read("/etc/hosts"), ip, gateway);
-    let resolv = network_files::resolv_conf(record, dns, &read("/etc/resolv.conf"));
     let hostname = format!("{}\n", record.config.hostname);
     for (name, text) in [("hosts", hosts), ("resolv.conf", resolv), ("hostname", hostname)] {
         files::write_file(&dir.join(name), text.as_bytes(), 0o644)?;

@@ -29,12 +29,15 @@ pub(crate) struct End {
     pub(crate) oom_killed: bool,
     pub(crate) finished_at: Timestamp,
     pub(crate) error: String,
+    /// Whether the machine went down under it.
+    pub(crate) went_with_machine: bool,
 }
 
 /// Waits for the end of this run in the background.
 pub(crate) fn spawn(engine: &Engine, container: &Arc<Container>, running: &Running) {
     let (engine, container, running) = (engine.clone(), Arc::clone(container), running.clone());
     let inner = Arc::clone(&engine.inner);
+    inner.shim_group.take_in(&running.shim);
     inner.tasks.spawn(async move {
         let shutdown = engine.inner.shutdown.clone();
         tokio::select! {
@@ -60,11 +63,18 @@ pub(crate) async fn end_of(container: &Container, ended: Ended) -> End {
                 oom_killed: exit.oom_killed,
                 finished_at: exit.finished_at,
                 error: String::new(),
+                went_with_machine: false,
             }
         }
         Ended::Lost(lost) => {
             kill_lost(&container.id, lost).await;
-            End { exit_code: KILLED, oom_killed: false, finished_at: now(), error: "shim died".into() }
+            End {
+                exit_code: KILLED,
+                oom_killed: false,
+                finished_at: now(),
+                error: "shim died".into(),
+                went_with_machine: false,
+            }
         }
     }
 }
@@ -95,7 +105,7 @@ pub(crate) async fn remove_cgroup(parent: String, name: String) {
 /// Takes in the end of the present run; the caller has the container's turn.
 pub(crate) async fn take_in_turn(engine: &Engine, container: &Arc<Container>, end: End) {
     let inner = &engine.inner;
-    let endpoint = container.live().record.run.endpoint.clone();
+    let attachment = container.live().record.run.attachment.clone();
     inner.config.network.release(&container.id).await;
     inner.config.images.set_running(&container.id, false);
     let (running, delay, ran_for, auto_remove) = note_end(container, &end);
@@ -110,7 +120,7 @@ pub(crate) async fn take_in_turn(engine: &Engine, container: &Arc<Container>, en
         running.over.cancel();
         running.ended.send_replace(true);
     }
-    tell(inner, container, &end, endpoint, ran_for);
+    tell(inner, container, &end, attachment, ran_for);
     if let Some(delay) = delay {
         restart_later(engine, container, delay.to_std());
     } else if auto_remove {
@@ -131,10 +141,11 @@ fn note_end(container: &Container, end: &End) -> Noted {
     let run = &mut live.record.run;
     let ran_for = end.finished_at.since(run.started_at);
     run.pid = None;
-    run.endpoint = None;
+    run.attachment = None;
     run.stop_by = None;
     run.exit_code = end.exit_code;
     run.oom_killed = end.oom_killed;
+    run.went_with_machine = end.went_with_machine;
     run.finished_at = end.finished_at;
     run.error.clone_from(&end.error);
     if let Some(health) = &mut run.health {
@@ -150,7 +161,7 @@ fn tell(
     inner: &Inner,
     container: &Container,
     end: &End,
-    endpoint: Option<network::Endpoint>,
+    attachment: Option<network::Attachment>,
     ran_for: objects::Nanos,
 ) {
     if end.oom_killed {
@@ -159,8 +170,8 @@ fn tell(
     let seconds = (ran_for.0 / 1_000_000_000).max(0).to_string();
     let details = [("exitCode", end.exit_code.to_string()), ("execDuration", seconds)];
     inner.events.container(container, "die", &details);
-    if let Some(endpoint) = endpoint {
-        inner.events.network(&endpoint.network_id, endpoint.mode.name(), "disconnect", &container.id);
+    for endpoint in attachment.iter().flat_map(|attachment| &attachment.endpoints) {
+        inner.events.endpoint(endpoint, "disconnect", &container.id);
     }
     container.publish_phase(true);
     inner.announce(container);

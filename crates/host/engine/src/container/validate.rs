@@ -104,8 +104,10 @@ pub(crate) fn host_config(host: &HostConfig, cpus: usize) -> Result<(), EngineEr
 /// What Docker does and we don't: never accepted and dropped.
 fn unsupported(host: &HostConfig) -> Result<(), EngineError> {
     let is_list = |list: &Option<Vec<String>>| list.as_ref().is_some_and(|list| !list.is_empty());
+    let is_default_bridge = matches!(host.network_mode.as_str(), "" | "default" | "bridge");
     let asked = [
-        ("HostConfig.Links", is_list(&host.links)),
+        // Elsewhere the client says the same at the network.
+        ("HostConfig.Links", is_list(&host.links) && is_default_bridge),
         ("HostConfig.Cgroup", !host.cgroup.is_empty()),
         ("HostConfig.StorageOpt", host.storage_opt.as_ref().is_some_and(|map| !map.is_empty())),
         ("HostConfig.DeviceRequests", host.device_requests.as_ref().is_some_and(|list| !list.is_empty())),

@@ -225,6 +225,7 @@ pub(crate) fn supervise(
     let (engine, container, exec, shim) =
         (engine.clone(), Arc::clone(container), Arc::clone(exec), shim.clone());
     let inner = Arc::clone(&engine.inner);
+    inner.shim_group.take_in(&shim);
     inner.tasks.spawn(async move {
         let shutdown = engine.inner.shutdown.clone();
         let ended = tokio::select! {

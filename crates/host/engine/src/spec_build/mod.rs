@@ -10,6 +10,7 @@ pub(crate) mod process;
 
 use std::path::{Path, PathBuf};
 
+use network::MacvlanMode;
 use runtime::{Mount, MountFlags, MountSource, Namespace, Namespaces, Network, Propagation, Root, Spec};
 
 use crate::config::OpenFiles;
@@ -32,7 +33,7 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) roots: &'a Roots,
     /// Directories of the image's layers, top first.
     pub(crate) layers: Vec<PathBuf>,
-    pub(crate) endpoint: Option<&'a network::Endpoint>,
+    pub(crate) attachment: Option<&'a network::Attachment>,
     pub(crate) shared: Shared,
     /// For a container that names no limit.
     pub(crate) open_files: Option<OpenFiles>,
@@ -103,9 +104,8 @@ fn network(record: &Record, around: &Surroundings<'_>) -> Result<Network, Engine
         "host" => Ok(Network::Host),
         "none" => Ok(Network::None),
         _ => {
-            let interfaces =
-                around.endpoint.map(|endpoint| endpoint.interfaces.as_slice()).unwrap_or_default();
-            Ok(Network::Interfaces(interfaces.iter().map(interface).collect::<Result<_, _>>()?))
+            let interfaces = around.attachment.iter().flat_map(|attachment| attachment.interfaces());
+            Ok(Network::Interfaces(interfaces.map(interface).collect::<Result<_, _>>()?))
         }
     }
 }
@@ -113,7 +113,18 @@ fn network(record: &Record, around: &Surroundings<'_>) -> Result<Network, Engine
 fn interface(from: &network::Interface) -> Result<runtime::Interface, EngineError> {
     Ok(runtime::Interface {
         host_name: from.host_name.clone(),
-        bridge: Some(from.bridge.clone()),
+        bridge: Some(from.bridge.clone()).filter(|bridge| !bridge.is_empty()),
+        macvlan: from.macvlan.as_ref().map(|macvlan| runtime::MacvlanParent {
+            link: macvlan.link.clone(),
+            mode: match macvlan.mode {
+                MacvlanMode::Private => runtime::MacvlanMode::Private,
+                MacvlanMode::Vepa => runtime::MacvlanMode::Vepa,
+                MacvlanMode::Bridge => runtime::MacvlanMode::Bridge,
+                MacvlanMode::Passthru => runtime::MacvlanMode::Passthru,
+            },
+        }),
+        namespace: from.namespace.clone(),
+        isolated: from.isolated,
         name: from.name.clone(),
         mac: Some(read_mac(&from.mac)?),
         addresses: from
@@ -169,7 +180,7 @@ fn mounts(record: &Record, around: &Surroundings<'_>) -> Vec<Mount> {
     mounts
 }
 
-fn bind(path: PathBuf, target: &Path, readonly: bool) -> Mount {
+pub(crate) fn bind(path: PathBuf, target: &Path, readonly: bool) -> Mount {
     Mount {
         target: target.to_owned(),
         source: MountSource::Bind {
@@ -182,7 +193,7 @@ fn bind(path: PathBuf, target: &Path, readonly: bool) -> Mount {
     }
 }
 
-fn user_mount(mount: &MountRecord, roots: &Roots) -> Mount {
+pub(crate) fn user_mount(mount: &MountRecord, roots: &Roots) -> Mount {
     let target = PathBuf::from(&mount.destination);
     let mut flags = MountFlags { readonly: !mount.writable, ..Default::default() };
     let source = match &mount.source {

@@ -104,7 +104,7 @@ pub(crate) fn sweep(volume: &Path) -> Result<(), EngineError> {
 }
 
 /// What several layers together show at one place.
-enum Seen {
+pub(crate) enum Seen {
     Nothing,
     /// A directory, as those of several layers, top first.
     Directory(Vec<PathBuf>),
@@ -113,7 +113,7 @@ enum Seen {
 }
 
 /// Looks `name` up in directories that lie over one another.
-fn look(dirs: &[PathBuf], name: &OsStr) -> io::Result<Seen> {
+pub(crate) fn look(dirs: &[PathBuf], name: &OsStr) -> io::Result<Seen> {
     let mut found = Vec::new();
     for dir in dirs {
         let path = dir.join(name);

@@ -4,7 +4,7 @@
 //! directory that no record knows is never removed, unless it is marked as ours and unfinished: it may be the only copy
 //! of somebody's data.
 
-mod copy_up;
+pub(crate) mod copy_up;
 mod requests;
 
 use std::collections::{BTreeMap, BTreeSet};

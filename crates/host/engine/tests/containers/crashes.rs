@@ -133,7 +133,7 @@ async fn check(world: &World, told: &BTreeMap<String, String>, round: u64) {
             "started" => {
                 let state = state.unwrap_or_else(|| panic!("round {round}: started container {id} is lost"));
                 assert_ne!(state.status, Status::Created, "round {round}: the start of {id} is forgotten");
-                is_true(&state);
+                is_true(world, &state).await;
             }
             "removed" => assert!(state.is_none(), "round {round}: removed container {id} is back"),
             _ => {}
@@ -141,10 +141,12 @@ async fn check(world: &World, told: &BTreeMap<String, String>, round: u64) {
     }
 }
 
-/// Who is said to run has a process.
-fn is_true(state: &Arc<engine::ContainerState>) {
+/// Who is said to run has a process, or has ended just now and is about to be known for it.
+async fn is_true(world: &World, state: &Arc<engine::ContainerState>) {
     if state.status == Status::Running {
         let pid = state.pid.unwrap();
-        assert!(std::path::Path::new(&format!("/proc/{pid}")).exists(), "{} has no process {pid}", state.id);
+        if !std::path::Path::new(&format!("/proc/{pid}")).exists() {
+            world.until(&state.id, |now| now.status != Status::Running || now.pid != Some(pid)).await;
+        }
     }
 }

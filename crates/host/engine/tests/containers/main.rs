@@ -14,6 +14,7 @@ mod basics;
 mod checks;
 mod crashes;
 mod execs;
+mod names;
 mod storage;
 mod world;
 
@@ -72,9 +73,16 @@ fn inside(filter: &str) -> ExitCode {
         .build()
         .expect("a runtime for the tests");
     let mut failed = Vec::new();
-    let cases: Vec<Case> =
-        [basics::CASES, execs::CASES, storage::CASES, checks::CASES, adopting::CASES, crashes::CASES]
-            .concat();
+    let cases: Vec<Case> = [
+        basics::CASES,
+        execs::CASES,
+        names::CASES,
+        storage::CASES,
+        checks::CASES,
+        adopting::CASES,
+        crashes::CASES,
+    ]
+    .concat();
     for (name, case) in cases.into_iter().filter(|(name, _)| name.contains(filter)) {
         let began = std::time::Instant::now();
         let outcome = runtime.block_on(async move {

@@ -96,7 +96,7 @@ fn unquote(text: &str) -> (String, &str) {
     (value, "")
 }
 
-/// Answers a challenge for pulling from `repository`.
+/// Answers a challenge, if it names no scope for pulling from `repository`; an empty one is for no repository at all.
 pub(crate) async fn answer(
     endpoint: &Endpoint,
     repository: &str,
@@ -110,8 +110,10 @@ pub(crate) async fn answer(
             if let Some(token) = credentials.map(|c| &c.registrytoken).filter(|t| !t.is_empty()) {
                 return Ok(Proof::Bearer(token.clone()));
             }
-            let scope =
-                if scope.is_empty() { format!("repository:{repository}:pull") } else { scope.clone() };
+            let scope = match scope.is_empty() && !repository.is_empty() {
+                true => format!("repository:{repository}:pull"),
+                false => scope.clone(),
+            };
             token(endpoint, realm, service, &scope, credentials).await.map(Proof::Bearer)
         }
     }
@@ -169,7 +171,10 @@ async fn token(
             ("Post", request.header(reqwest::header::CONTENT_TYPE, content_type).body(body.join("&")))
         }
         None => {
-            let mut query = vec![format!("scope={}", percent_encode(scope))];
+            let mut query = Vec::new();
+            if !scope.is_empty() {
+                query.push(format!("scope={}", percent_encode(scope)));
+            }
             if !service.is_empty() {
                 query.push(format!("service={}", percent_encode(service)));
             }
@@ -210,7 +215,7 @@ async fn token(
 }
 
 /// For queries and forms. Source: RFC 3986, "unreserved characters".
-fn percent_encode(text: &str) -> String {
+pub(crate) fn percent_encode(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
         match byte {

@@ -6,7 +6,11 @@
 mod auth;
 mod endpoint;
 mod failure;
+mod reach;
 mod session;
+mod upload;
 
 pub(crate) use endpoint::Registry;
+pub(crate) use reach::{check_login, reach};
 pub(crate) use session::{Found, Session};
+pub(crate) use upload::Begun;

@@ -140,6 +140,12 @@ impl Session {
         Ok(BlobStream { offset: if is_resumed { offset } else { 0 }, chunks: Box::pin(chunks) })
     }
 
+    /// Whether an address is the registry's own.
+    fn is_at_home(&self, url: &str) -> bool {
+        url.strip_prefix(&self.endpoint.base)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '?']))
+    }
+
     fn manifest_url(&self, target: &str) -> String {
         format!("{}/v2/{}/manifests/{target}", self.endpoint.base, self.reference.path)
     }
@@ -148,14 +154,34 @@ impl Session {
         format!("{}/v2/{}/blobs/{digest}", self.endpoint.base, self.reference.path)
     }
 
-    /// Sends a request, proving who asks if the registry wants to know. An answer that is no success is an error.
     async fn request(&self, method: Method, url: &str, headers: &HeaderMap) -> Result<Response, PullError> {
-        let verb = if method == Method::HEAD { "Head" } else { "Get" };
+        self.send(method, url, headers, &|| None).await
+    }
+
+    /// The address of something in this repository.
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("{}/v2/{}/{path}", self.endpoint.base, self.reference.path)
+    }
+
+    /// Sends a request, proving who asks if the registry wants to know. An answer that is no success is an error.
+    /// `body` makes the body anew for each attempt.
+    pub(crate) async fn send(
+        &self,
+        method: Method,
+        url: &str,
+        headers: &HeaderMap,
+        body: &(dyn Fn() -> Option<reqwest::Body> + Sync),
+    ) -> Result<Response, PullError> {
+        let verb = verb(&method);
         let mut has_answered = false;
         loop {
             let mut request = self.endpoint.client.request(method.clone(), url).headers(headers.clone());
+            if let Some(body) = body() {
+                request = request.body(body);
+            }
             let proof = self.proof.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            if let Some(proof) = &proof {
+            // A registry may send uploads elsewhere: the proof is not for others.
+            if let Some(proof) = proof.as_ref().filter(|_| self.is_at_home(url)) {
                 request = proof.put_on(request);
             }
             let answer = request.send().await.map_err(|e| transport(verb, url, &e))?;
@@ -184,6 +210,18 @@ impl Session {
                 auth::answer(&self.endpoint, path, self.credentials.as_ref(), &challenge, &refusal).await?;
             *self.proof.lock().unwrap_or_else(PoisonError::into_inner) = Some(proof);
         }
+    }
+}
+
+/// As Go prints methods.
+fn verb(method: &Method) -> &'static str {
+    match *method {
+        Method::HEAD => "Head",
+        Method::POST => "Post",
+        Method::PUT => "Put",
+        Method::PATCH => "Patch",
+        Method::DELETE => "Delete",
+        _ => "Get",
     }
 }
 

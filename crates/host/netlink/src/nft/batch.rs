@@ -3,8 +3,7 @@
 //! In: names and values. Out: the bytes of a batch, complete with its opening and closing message. An object may be
 //! used by later entries of the same batch. Names and numbers are those of linux/netfilter/nf_tables.h.
 
-use std::net::Ipv4Addr;
-
+use super::element::{MapKey, MapValue, put_element};
 use super::{Family, Rule, SUBSYSTEM, Verdict};
 use crate::socket;
 use crate::wire::Encoder;
@@ -53,20 +52,10 @@ const LIST_SET: u16 = 2;
 const LIST_ELEMENTS: u16 = 3;
 const LIST_SET_ID: u16 = 4;
 pub(super) const LIST_ITEM: u16 = 1;
-const ELEMENT_KEY: u16 = 1;
-const ELEMENT_DATA: u16 = 2;
 pub(super) const DATA_VALUE: u16 = 1;
 pub(super) const DATA_VERDICT: u16 = 2;
 const VERDICT_CODE: u16 = 1;
 const VERDICT_CHAIN: u16 = 2;
-/// The kernel's data type for verdicts; values have type 0 as far as it is concerned.
-const TYPE_VERDICT: u32 = 0xffff_ff00;
-
-/// Type numbers that only `nft list` reads, 6 bits per part of a concatenation. Source: nftables, include/datatype.h.
-const SHOWN_INTEGER: u32 = 4;
-const SHOWN_IPV4: u32 = 7;
-const SHOWN_PROTOCOL: u32 = 12;
-const SHOWN_PORT: u32 = 13;
 /// User data `key byte order = host`, again only for `nft list`. Source: libnftnl, include/udata.h.
 const KEY_IN_HOST_ORDER: [u8; 6] = {
     let order = 1u32.to_ne_bytes();
@@ -82,6 +71,8 @@ pub enum ChainKind {
     Filter,
     /// Sees the first packet of a connection.
     Nat,
+    /// Sees every packet that this machine makes, and has it routed again when it changes the mark.
+    Route,
 }
 
 /// Where a base chain sees packets. Source: linux/netfilter.h.
@@ -100,7 +91,7 @@ pub enum Hook {
     Postrouting = 4,
 }
 
-/// A chain that the kernel enters by itself. Packets it does not decide about are accepted.
+/// A chain that the kernel enters by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BaseChain {
     /// What it may do.
@@ -109,38 +100,6 @@ pub struct BaseChain {
     pub hook: Hook,
     /// Lower runs first: -300 raw, -100 destination nat, 0 filter, 100 source nat.
     pub priority: i32,
-}
-
-/// A key of a map.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MapKey {
-    /// `inet_proto . inet_service`.
-    Port {
-        /// Protocol number.
-        protocol: u8,
-        /// Destination port.
-        port: u16,
-    },
-    /// `ipv4_addr . inet_proto . inet_service`.
-    AddressPort {
-        /// Destination address.
-        ip: Ipv4Addr,
-        /// Protocol number.
-        protocol: u8,
-        /// Destination port.
-        port: u16,
-    },
-    /// A 32-bit number, such as what `numgen` makes.
-    Number(u32),
-}
-
-/// A value of a map.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum MapValue {
-    /// What to do.
-    Verdict(Verdict),
-    /// `ipv4_addr . inet_service`.
-    Destination(Ipv4Addr, u16),
 }
 
 /// Changes that are to happen together. Messages are numbered when the batch is sent.
@@ -201,8 +160,17 @@ impl Batch {
         });
     }
 
-    /// Makes a chain that the kernel enters.
+    /// Makes a chain that the kernel enters; packets that it does not decide about are accepted.
     pub fn add_base_chain(&mut self, name: &str, base: BaseChain) {
+        self.put_base_chain(name, base, true);
+    }
+
+    /// Makes a chain that the kernel enters; packets that it does not decide about are dropped.
+    pub fn add_dropping_chain(&mut self, name: &str, base: BaseChain) {
+        self.put_base_chain(name, base, false);
+    }
+
+    fn put_base_chain(&mut self, name: &str, base: BaseChain, accepts: bool) {
         self.push(NEW_CHAIN, socket::CREATE, |encoder, table| {
             encoder.text(CHAIN_TABLE, table);
             encoder.text(CHAIN_NAME, name);
@@ -210,10 +178,11 @@ impl Batch {
             encoder.u32_be(HOOK_NUMBER, base.hook as u32);
             encoder.u32_be(HOOK_PRIORITY, base.priority.cast_unsigned());
             encoder.end(hook);
-            encoder.u32_be(CHAIN_POLICY, 1);
+            encoder.u32_be(CHAIN_POLICY, u32::from(accepts));
             let kind = match base.kind {
                 ChainKind::Filter => "filter",
                 ChainKind::Nat => "nat",
+                ChainKind::Route => "route",
             };
             encoder.text(CHAIN_TYPE, kind);
         });
@@ -250,7 +219,14 @@ impl Batch {
     pub fn add_map(&mut self, name: &str, key: MapKey, value: &MapValue) {
         self.anonymous += 1;
         let id = self.anonymous;
-        self.put_map(name, key, value, FLAG_MAP, id, None);
+        self.put_map(name, key, Some(value), FLAG_MAP, id, None);
+    }
+
+    /// Makes a named set; its elements are like the sample, which is not added.
+    pub fn add_set(&mut self, name: &str, key: MapKey) {
+        self.anonymous += 1;
+        let id = self.anonymous;
+        self.put_map(name, key, None, 0, id, None);
     }
 
     /// Makes a constant map for one rule of this batch; the rule names it by the returned number.
@@ -259,7 +235,7 @@ impl Batch {
         self.anonymous += 1;
         let id = self.anonymous;
         let flags = FLAG_MAP | FLAG_ANONYMOUS | FLAG_CONSTANT;
-        self.put_map(super::rule::ANONYMOUS_NAME, *key, value, flags, id, Some(elements.len()));
+        self.put_map(super::rule::ANONYMOUS_NAME, *key, Some(value), flags, id, Some(elements.len()));
         self.put_elements(
             super::rule::ANONYMOUS_NAME,
             Some(id),
@@ -273,7 +249,12 @@ impl Batch {
         self.put_elements(map, None, elements.iter().map(|(key, value)| (*key, Some(value))));
     }
 
-    /// Deletes elements of a named map; they must exist.
+    /// Adds elements to a named set.
+    pub fn add_keys(&mut self, set: &str, keys: &[MapKey]) {
+        self.put_elements(set, None, keys.iter().map(|key| (*key, None)));
+    }
+
+    /// Deletes elements of a named map or set; they must exist.
     pub fn delete_elements(&mut self, map: &str, keys: &[MapKey]) {
         for chunk in keys.chunks(ELEMENTS_PER_MESSAGE) {
             self.push(DELETE_ELEMENTS, 0, |encoder, table| {
@@ -292,7 +273,7 @@ impl Batch {
         &mut self,
         name: &str,
         key: MapKey,
-        value: &MapValue,
+        value: Option<&MapValue>,
         flags: u32,
         id: u32,
         size: Option<usize>,
@@ -303,11 +284,10 @@ impl Batch {
             encoder.u32_be(SET_FLAGS, flags);
             encoder.u32_be(SET_KEY_TYPE, key.shown_type());
             encoder.u32_be(SET_KEY_LENGTH, u32::try_from(key.bytes().len()).expect("keys are short"));
-            match value {
-                MapValue::Verdict(_) => encoder.u32_be(SET_DATA_TYPE, TYPE_VERDICT),
-                MapValue::Destination(..) => encoder.u32_be(SET_DATA_TYPE, SHOWN_IPV4 << 6 | SHOWN_PORT),
+            if let Some(value) = value {
+                encoder.u32_be(SET_DATA_TYPE, value.shown_type());
+                encoder.u32_be(SET_DATA_LENGTH, value.length());
             }
-            encoder.u32_be(SET_DATA_LENGTH, value.length());
             encoder.u32_be(SET_ID, id);
             if let Some(size) = size {
                 let description = encoder.nest(SET_DESCRIPTION);
@@ -367,66 +347,11 @@ impl Batch {
     }
 }
 
-impl MapKey {
-    /// The key as it lies in registers: every part starts at a multiple of four bytes.
-    fn bytes(self) -> Vec<u8> {
-        match self {
-            Self::Port { protocol, port } => {
-                let [high, low] = port.to_be_bytes();
-                vec![protocol, 0, 0, 0, high, low, 0, 0]
-            }
-            Self::AddressPort { ip, protocol, port } => {
-                let mut bytes = ip.octets().to_vec();
-                bytes.extend(Self::Port { protocol, port }.bytes());
-                bytes
-            }
-            Self::Number(number) => number.to_ne_bytes().to_vec(),
-        }
-    }
-
-    fn shown_type(self) -> u32 {
-        match self {
-            Self::Port { .. } => SHOWN_PROTOCOL << 6 | SHOWN_PORT,
-            Self::AddressPort { .. } => SHOWN_IPV4 << 12 | SHOWN_PROTOCOL << 6 | SHOWN_PORT,
-            Self::Number(_) => SHOWN_INTEGER,
-        }
-    }
-}
-
-impl MapValue {
-    fn length(&self) -> u32 {
-        match self {
-            Self::Verdict(_) => 0,
-            Self::Destination(..) => 8,
-        }
-    }
-}
-
 fn put_frame(encoder: &mut Encoder, kind: u16, sequence: u32) {
     let mark = encoder.start(kind, socket::REQUEST, sequence);
     let [high, low] = (SUBSYSTEM >> 8).to_be_bytes();
     encoder.raw(&[0, 0, high, low]);
     encoder.finish(mark);
-}
-
-fn put_element(encoder: &mut Encoder, key: MapKey, value: Option<&MapValue>) {
-    let item = encoder.nest(LIST_ITEM);
-    let nest = encoder.nest(ELEMENT_KEY);
-    encoder.attribute(DATA_VALUE, &key.bytes());
-    encoder.end(nest);
-    if let Some(value) = value {
-        let nest = encoder.nest(ELEMENT_DATA);
-        match value {
-            MapValue::Verdict(verdict) => put_verdict(encoder, verdict),
-            MapValue::Destination(ip, port) => {
-                let [a, b, c, d] = ip.octets();
-                let [high, low] = port.to_be_bytes();
-                encoder.attribute(DATA_VALUE, &[a, b, c, d, high, low, 0, 0]);
-            }
-        }
-        encoder.end(nest);
-    }
-    encoder.end(item);
 }
 
 /// Appends the nest that holds a verdict.

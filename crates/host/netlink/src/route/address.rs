@@ -66,33 +66,42 @@ impl RouteSocket {
 
     /// Adds a route.
     pub fn add_route(&mut self, route: &Route) -> Result<(), NetlinkError> {
-        let table = u8::try_from(route.table).unwrap_or(0);
-        // A route without a gateway ends on the link itself; the kernel wants to be told so.
-        let scope = if route.gateway.is_some() { libc::RT_SCOPE_UNIVERSE } else { libc::RT_SCOPE_LINK };
         self.request("add route", libc::RTM_NEWROUTE, socket::CREATE | socket::EXCLUSIVE, |encoder| {
-            encoder.raw(&[
-                family_of(route.destination),
-                route.prefix,
-                0,
-                0,
-                table,
-                libc::RTPROT_BOOT,
-                scope,
-                libc::RTN_UNICAST,
-            ]);
-            encoder.raw(&[0; 4]);
-            if route.prefix > 0 {
-                put_ip(encoder, libc::RTA_DST, route.destination);
-            }
-            if let Some(gateway) = route.gateway {
-                put_ip(encoder, libc::RTA_GATEWAY, gateway);
-            }
-            if let Some(index) = route.index {
-                encoder.u32(libc::RTA_OIF, index);
-            }
-            encoder.u32(libc::RTA_TABLE, route.table);
+            put_route(encoder, route);
         })
     }
+
+    /// Adds a route, or puts it in the place of the one to the same destination in its table.
+    pub fn replace_route(&mut self, route: &Route) -> Result<(), NetlinkError> {
+        self.request("replace route", libc::RTM_NEWROUTE, socket::CREATE | socket::REPLACE, |encoder| {
+            put_route(encoder, route);
+        })
+    }
+
+    /// Takes a route away.
+    pub fn delete_route(&mut self, route: &Route) -> Result<(), NetlinkError> {
+        self.request("delete route", libc::RTM_DELROUTE, 0, |encoder| put_route(encoder, route))
+    }
+}
+
+/// Appends a route as a request says it.
+pub(super) fn put_route(encoder: &mut Encoder, route: &Route) {
+    let table = u8::try_from(route.table).unwrap_or(0);
+    // A route without a gateway ends on the link itself; the kernel wants to be told so.
+    let scope = if route.gateway.is_some() { libc::RT_SCOPE_UNIVERSE } else { libc::RT_SCOPE_LINK };
+    let family = family_of(route.destination);
+    encoder.raw(&[family, route.prefix, 0, 0, table, libc::RTPROT_BOOT, scope, libc::RTN_UNICAST]);
+    encoder.raw(&[0; 4]);
+    if route.prefix > 0 {
+        put_ip(encoder, libc::RTA_DST, route.destination);
+    }
+    if let Some(gateway) = route.gateway {
+        put_ip(encoder, libc::RTA_GATEWAY, gateway);
+    }
+    if let Some(index) = route.index {
+        encoder.u32(libc::RTA_OIF, index);
+    }
+    encoder.u32(libc::RTA_TABLE, route.table);
 }
 
 fn address_header(encoder: &mut Encoder, index: u32, ip: IpAddr, prefix: u8) {

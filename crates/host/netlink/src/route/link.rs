@@ -4,7 +4,7 @@
 
 use std::os::fd::AsRawFd;
 
-use super::{Link, Mac, Namespace, RouteSocket, VethPair, check_name};
+use super::{Link, Mac, Macvlan, Namespace, RouteSocket, VethPair, check_name};
 use crate::NetlinkError;
 use crate::socket;
 use crate::wire::{self, Encoder, Message};
@@ -12,11 +12,41 @@ use crate::wire::{self, Encoder, Message};
 const IFF_UP: u32 = libc::IFF_UP as u32;
 /// Source: linux/if.h; libc lacks it.
 const IFF_LOWER_UP: u32 = 1 << 16;
-const INFO_KIND: u16 = 1;
-const INFO_DATA: u16 = 2;
+pub(super) const INFO_KIND: u16 = 1;
+pub(super) const INFO_DATA: u16 = 2;
 const VETH_INFO_PEER: u16 = 1;
+/// Numbers of a bridge's and a bridge port's attributes. Source: linux/if_link.h.
+const BRIDGE_MULTICAST_SNOOPING: u16 = 23;
+const BRIDGE_FAMILY: u8 = 7;
+const PORT_HAIRPIN: u16 = 4;
+const PORT_LEARNING: u16 = 8;
+const PORT_ISOLATED: u16 = 33;
 /// Length of `struct ifinfomsg`.
-const LINK_HEADER: usize = 16;
+pub(super) const LINK_HEADER: usize = 16;
+
+/// A bridge to be made, down and without address.
+#[derive(Debug, Clone, Copy)]
+pub struct NewBridge<'a> {
+    /// Name, at most 15 bytes.
+    pub name: &'a str,
+    /// A fixed address, that does not change with every port.
+    pub mac: Mac,
+    /// Largest packet in bytes.
+    pub mtu: u32,
+    /// Whether it listens who wants which multicast; if not, multicast goes to every port.
+    pub snoops_multicast: bool,
+}
+
+/// How a port of a bridge behaves; what is `None` stays as it is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct BridgePort {
+    /// Frames may go back out by the port that they came in by.
+    pub hairpin: Option<bool>,
+    /// The bridge learns senders behind this port.
+    pub learning: Option<bool>,
+    /// No frame goes from here to another isolated port.
+    pub isolated: Option<bool>,
+}
 
 impl RouteSocket {
     /// Every link of the namespace.
@@ -60,14 +90,24 @@ impl RouteSocket {
 
     /// Makes a bridge, down and without address. A fixed `mac` keeps it from changing with every port.
     pub fn add_bridge(&mut self, name: &str, mac: Mac, mtu: u32) -> Result<(), NetlinkError> {
-        check_name(name)?;
+        self.make_bridge(&NewBridge { name, mac, mtu, snoops_multicast: true })
+    }
+
+    /// Makes a bridge, down and without address.
+    pub fn make_bridge(&mut self, bridge: &NewBridge<'_>) -> Result<(), NetlinkError> {
+        check_name(bridge.name)?;
         self.request("add bridge", libc::RTM_NEWLINK, socket::CREATE | socket::EXCLUSIVE, |encoder| {
             header(encoder, 0, 0, 0);
-            encoder.text(libc::IFLA_IFNAME, name);
-            encoder.attribute(libc::IFLA_ADDRESS, &mac.0);
-            encoder.u32(libc::IFLA_MTU, mtu);
+            encoder.text(libc::IFLA_IFNAME, bridge.name);
+            encoder.attribute(libc::IFLA_ADDRESS, &bridge.mac.0);
+            encoder.u32(libc::IFLA_MTU, bridge.mtu);
             let info = encoder.nest(libc::IFLA_LINKINFO);
             encoder.text(INFO_KIND, "bridge");
+            if !bridge.snoops_multicast {
+                let data = encoder.nest(INFO_DATA);
+                encoder.u8(BRIDGE_MULTICAST_SNOOPING, 0);
+                encoder.end(data);
+            }
             encoder.end(info);
         })
     }
@@ -109,6 +149,30 @@ impl RouteSocket {
         self.set_hairpin(index)
     }
 
+    /// Makes a macvlan link in its namespace, down and without address.
+    pub fn add_macvlan(&mut self, link: &Macvlan<'_>) -> Result<(), NetlinkError> {
+        const MACVLAN_MODE: u16 = 1;
+        check_name(link.name)?;
+        self.request("add macvlan link", libc::RTM_NEWLINK, socket::CREATE | socket::EXCLUSIVE, |encoder| {
+            header(encoder, 0, 0, 0);
+            encoder.text(libc::IFLA_IFNAME, link.name);
+            encoder.u32(libc::IFLA_LINK, link.parent);
+            if link.mtu > 0 {
+                encoder.u32(libc::IFLA_MTU, link.mtu);
+            }
+            if let Some(mac) = link.mac {
+                encoder.attribute(libc::IFLA_ADDRESS, &mac.0);
+            }
+            put_namespace(encoder, link.namespace);
+            let info = encoder.nest(libc::IFLA_LINKINFO);
+            encoder.text(INFO_KIND, "macvlan");
+            let data = encoder.nest(INFO_DATA);
+            encoder.u32(MACVLAN_MODE, link.mode as u32);
+            encoder.end(data);
+            encoder.end(info);
+        })
+    }
+
     /// Sets the link up; the kernel then adds its subnet routes.
     pub fn set_up(&mut self, index: u32) -> Result<(), NetlinkError> {
         self.change("set link up", index, IFF_UP, |_| ())
@@ -137,12 +201,27 @@ impl RouteSocket {
     /// Lets a port of a bridge get frames back that it sent. Where the kernel translates addresses inside the bridge
     /// (br_netfilter), a container would otherwise not reach a port that it publishes itself.
     pub fn set_hairpin(&mut self, index: u32) -> Result<(), NetlinkError> {
-        const BRIDGE_FAMILY: u8 = 7;
-        const PORT_HAIRPIN: u16 = 4;
+        self.set_bridge_port(index, &BridgePort { hairpin: Some(true), ..BridgePort::default() })
+    }
+
+    /// Keeps frames of this port of a bridge from the other isolated ports.
+    pub fn set_isolated(&mut self, index: u32) -> Result<(), NetlinkError> {
+        self.set_bridge_port(index, &BridgePort { isolated: Some(true), ..BridgePort::default() })
+    }
+
+    /// Changes how a port of a bridge behaves.
+    pub fn set_bridge_port(&mut self, index: u32, wanted: &BridgePort) -> Result<(), NetlinkError> {
+        let BridgePort { hairpin, learning, isolated } = *wanted;
         self.request("set bridge port", libc::RTM_SETLINK, 0, |encoder| {
             family_header(encoder, BRIDGE_FAMILY, index, 0, 0);
             let port = encoder.nest(libc::IFLA_PROTINFO);
-            encoder.u8(PORT_HAIRPIN, 1);
+            for (kind, value) in
+                [(PORT_HAIRPIN, hairpin), (PORT_LEARNING, learning), (PORT_ISOLATED, isolated)]
+            {
+                if let Some(value) = value {
+                    encoder.u8(kind, u8::from(value));
+                }
+            }
             encoder.end(port);
         })
     }
@@ -188,7 +267,7 @@ impl RouteSocket {
 }
 
 /// Appends a `struct ifinfomsg` of no particular family.
-fn header(encoder: &mut Encoder, index: u32, flags: u32, change: u32) {
+pub(super) fn header(encoder: &mut Encoder, index: u32, flags: u32, change: u32) {
     family_header(encoder, 0, index, flags, change);
 }
 
@@ -199,7 +278,7 @@ fn family_header(encoder: &mut Encoder, family: u8, index: u32, flags: u32, chan
     encoder.raw(&change.to_ne_bytes());
 }
 
-fn put_namespace(encoder: &mut Encoder, namespace: Namespace<'_>) {
+pub(super) fn put_namespace(encoder: &mut Encoder, namespace: Namespace<'_>) {
     match namespace {
         Namespace::Fd(fd) => encoder.u32(libc::IFLA_NET_NS_FD, fd.as_raw_fd().cast_unsigned()),
         Namespace::Pid(pid) => encoder.u32(libc::IFLA_NET_NS_PID, pid),

@@ -3,8 +3,19 @@
 #![allow(missing_docs, reason = "a test is not a library")]
 
 #[cfg(test)]
+mod bridges;
+mod mesh;
+#[cfg(test)]
+mod names;
+#[cfg(test)]
+mod overlay;
+#[cfg(test)]
 mod publish;
 #[cfg(test)]
 mod repair;
+#[cfg(test)]
+mod swarm;
+#[cfg(test)]
+mod vips;
 #[cfg(test)]
 mod world;

@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 
 use network::{Backend, Protocol};
 
-use crate::world::{MACHINE, OUTSIDE, World, ip_of, on, tcp, udp};
+use crate::world::{MACHINE, OUTSIDE, World, gateway_of, ip_of, on, tcp, udp};
 
 #[test]
 fn a_published_port_is_reached_from_everywhere_and_an_unpublished_one_from_the_bridge_alone() {
@@ -14,7 +14,7 @@ fn a_published_port_is_reached_from_everywhere_and_an_unpublished_one_from_the_b
     let (other, other_endpoint) = world.container("other", &[]);
     web.serve_tcp(80, "web");
     web.serve_tcp(81, "unpublished");
-    let (ip, gateway) = (ip_of(&endpoint), endpoint.gateway.unwrap());
+    let (ip, gateway) = (ip_of(&endpoint), gateway_of(&endpoint));
     println!("{}", world.machine.command("nft list ruleset"));
 
     let published = format!("{MACHINE}:8080");
@@ -62,7 +62,7 @@ fn a_container_does_not_reach_what_listens_on_the_machine_s_loopback() {
     let world = World::new();
     let (inside, endpoint) = world.container("inside", &[]);
     world.machine.serve_tcp(9000, "secret");
-    let gateway = endpoint.gateway.unwrap();
+    let gateway = gateway_of(&endpoint);
     // What a container with NET_ADMIN could do: send packets for 127.0.0.1 to the bridge.
     println!("{}", inside.command("sysctl -w net.ipv4.conf.all.route_localnet=1"));
     println!("{}", inside.command("ip rule add pref 1 to 127.0.0.2 lookup 100"));

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
-use network::{AttachError, AttachRequest, Network, NetworkMode, OpenError, PortError, Protocol};
+use network::{
+    AttachError, AttachRequest, Network, NetworkJoin, OpenError, PortError, Protocol, SandboxMode,
+};
 
-use crate::world::{Conversation, MACHINE, OUTSIDE, World, bound, on, tcp};
+use crate::world::{Conversation, MACHINE, OUTSIDE, World, bound, gateway_of, interface_of, ip_of, on, tcp};
 
 #[test]
 fn flushed_rules_come_back_and_established_connections_survive() {
@@ -106,11 +108,11 @@ fn a_restart_changes_nothing_before_the_hold_is_released_and_sweeps_then() {
     assert!(world.outside.ask(&format!("{MACHINE}:8080")).is_ok());
     assert_eq!(world.outside.ask(&format!("{MACHINE}:8081")), Err(std::io::ErrorKind::ConnectionRefused));
     let links = world.machine.command("ip -br link");
-    assert!(links.contains(&web_endpoint.interfaces[0].host_name));
-    assert!(!links.contains(&gone_endpoint.interfaces[0].host_name));
+    assert!(links.contains(&interface_of(&web_endpoint).host_name));
+    assert!(!links.contains(&interface_of(&gone_endpoint).host_name));
     // Address and port of what was adopted are taken, those of what is gone are free.
     let (_, next) = world.container("next", &[tcp(8081, 80)]);
-    assert_ne!(next.ip, web_endpoint.ip);
+    assert_ne!(ip_of(&next), ip_of(&web_endpoint));
     let taken = world.runtime.block_on(world.network().attach(request("late", tcp(8080, 80)))).unwrap_err();
     assert!(matches!(taken, AttachError::Port { source: PortError::Allocated(_), .. }), "{taken}");
 }
@@ -119,10 +121,10 @@ fn request(name: &str, port: network::PortRequest) -> AttachRequest {
     AttachRequest {
         container_id: name.to_owned(),
         container_name: name.to_owned(),
-        mode: NetworkMode::Bridge,
+        hostname: String::new(),
+        mode: SandboxMode::Own,
+        networks: vec![NetworkJoin::plain("bridge")],
         ports: vec![port],
-        mac: None,
-        ip: None,
     }
 }
 
@@ -195,15 +197,15 @@ fn nothing_is_left_when_the_last_container_is_gone() {
 fn the_subnet_avoids_what_the_machine_routes_and_stays_over_restarts() {
     let mut world = World::new();
     let (_, first) = world.container("first", &[]);
-    assert_eq!(first.gateway, Some("172.17.0.1".parse().unwrap()));
+    assert_eq!(gateway_of(&first).to_string(), "172.17.0.1");
     world.runtime.block_on(async {
         world.network().release("first").await;
         assert!(world.network().shutdown_remove().await);
     });
     world.restart();
     let (_, second) = world.container("second", &[]);
-    assert_eq!(second.gateway, first.gateway);
-    assert_eq!(second.network_id, first.network_id);
+    assert_eq!(gateway_of(&second), gateway_of(&first));
+    assert_eq!(second.endpoints[0].network_id, first.endpoints[0].network_id);
     world.runtime.block_on(async {
         world.network().release("second").await;
         world.network().release_hold().await.unwrap();
@@ -212,7 +214,7 @@ fn the_subnet_avoids_what_the_machine_routes_and_stays_over_restarts() {
     assert_eq!(world.machine.command("ip route add 172.17.128.0/24 via 192.0.2.2"), "");
     world.restart();
     let (_, third) = world.container("third", &[]);
-    assert_eq!(third.gateway, Some("172.18.0.1".parse().unwrap()));
+    assert_eq!(gateway_of(&third).to_string(), "172.18.0.1");
 }
 
 #[test]
@@ -220,10 +222,7 @@ fn publishing_one_port_among_many_takes_less_than_a_millisecond() {
     let world = World::new();
     let (_, endpoint) = world.container("web", &[]);
     let network = world.network();
-    let ip = match endpoint.ip {
-        Some(std::net::IpAddr::V4(ip)) => ip,
-        _ => unreachable!("the bridge is IPv4"),
-    };
+    let ip = ip_of(&endpoint);
     let mut times: Vec<Duration> = (0..500u16)
         .map(|n| {
             let backends = vec![network::Backend { ip, port: 80 }];
@@ -275,7 +274,7 @@ fn an_ended_container_leaves_no_connection_behind() {
     assert!(open.say().is_ok());
     let tracked =
         || world.machine.run(|| std::fs::read_to_string("/proc/thread-self/net/nf_conntrack").unwrap());
-    let ip = endpoint.ip.unwrap().to_string();
+    let ip = ip_of(&endpoint).to_string();
     assert!(tracked().contains(&ip), "{}", tracked());
     world.runtime.block_on(world.network().release("web"));
     assert!(!tracked().contains(&format!("src={ip} ")), "{}", tracked());
@@ -288,7 +287,7 @@ fn networks_are_shown_as_docker_shows_them() {
     let (listed, by_prefix, missing) = world.runtime.block_on(async {
         world.network().rename("web", "shop").await;
         let network = world.network();
-        let prefix = endpoint.network_id[..12].to_owned();
+        let prefix = endpoint.endpoints[0].network_id[..12].to_owned();
         (network.list().await, network.inspect(&prefix).await, network.inspect("nosuch").await)
     });
     let shown: Vec<_> =

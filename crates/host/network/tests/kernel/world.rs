@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use netlink::route::{Mac, Namespace, RouteSocket, VethPair};
 use network::{
-    AttachRequest, Backend, BoundPort, Endpoint, Network, NetworkConfig, NetworkMode, PortRequest, Protocol,
+    AttachRequest, Attachment, Backend, BoundPort, Interface, Network, NetworkConfig, NetworkJoin,
+    NetworkSpec, PortRequest, Protocol, SandboxMode,
 };
 
 type Job = Box<dyn FnOnce() + Send>;
@@ -40,6 +41,17 @@ impl Space {
             route.set_up(lo).unwrap();
         });
         space
+    }
+
+    /// A thread in a namespace that is there.
+    pub(crate) fn of(fd: OwnedFd) -> Self {
+        let (jobs, inbox) = mpsc::channel::<Job>();
+        let inside = fd.try_clone().unwrap();
+        std::thread::spawn(move || {
+            rustix::thread::move_into_link_name_space(inside.as_fd(), None).expect("root");
+            inbox.iter().for_each(|job| job());
+        });
+        Self { jobs, fd }
     }
 
     /// Runs a closure in the namespace and waits for it.
@@ -119,7 +131,7 @@ impl Space {
 /// How long a packet may take before it counts as dropped.
 const PATIENCE: Duration = Duration::from_millis(700);
 
-fn echo(stream: &TcpStream, name: &str) {
+pub(crate) fn echo(stream: &TcpStream, name: &str) {
     let Ok(from) = stream.peer_addr() else { return };
     let mut lines = BufReader::new(stream);
     let mut line = String::new();
@@ -168,7 +180,7 @@ pub(crate) const OUTSIDE: &str = "192.0.2.2";
 impl World {
     pub(crate) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let config = NetworkConfig::new(dir.path());
+        let config = NetworkConfig::new(dir.path(), &dir.path().join("exec"));
         let (machine, outside) = (Space::new(), Space::new());
         let peer = outside.fd.try_clone().unwrap();
         machine.run(move || {
@@ -221,24 +233,46 @@ impl World {
     }
 
     /// Attaches a container and makes its interface as the runtime does.
-    pub(crate) fn container(&self, name: &str, ports: &[PortRequest]) -> (Space, Endpoint) {
+    pub(crate) fn container(&self, name: &str, ports: &[PortRequest]) -> (Space, Attachment) {
+        self.container_on(name, &["bridge"], ports)
+    }
+
+    /// The same on these networks.
+    pub(crate) fn container_on(
+        &self,
+        name: &str,
+        networks: &[&str],
+        ports: &[PortRequest],
+    ) -> (Space, Attachment) {
         self.containers.set(self.containers.get() + 1);
         let request = AttachRequest {
             container_id: name.to_owned(),
             container_name: name.to_owned(),
-            mode: NetworkMode::Bridge,
+            hostname: name.to_owned(),
+            mode: SandboxMode::Own,
+            networks: networks.iter().map(|network| NetworkJoin::plain(network)).collect(),
             ports: ports.to_vec(),
-            mac: None,
-            ip: None,
         };
-        let endpoint = self.runtime.block_on(self.network().attach(request)).unwrap();
+        let attachment = self.runtime.block_on(self.network().attach(request)).unwrap();
         let space = Space::new();
-        self.plug(&space, &endpoint);
-        (space, endpoint)
+        self.plug(&space, &attachment);
+        (space, attachment)
     }
 
-    pub(crate) fn plug(&self, space: &Space, endpoint: &Endpoint) {
-        let interface = endpoint.interfaces[0].clone();
+    /// Makes a network.
+    pub(crate) fn create(&self, name: &str, change: impl FnOnce(&mut NetworkSpec)) -> String {
+        let mut spec = NetworkSpec { name: name.to_owned(), ..NetworkSpec::default() };
+        change(&mut spec);
+        self.runtime.block_on(self.network().create(spec)).unwrap()
+    }
+
+    pub(crate) fn plug(&self, space: &Space, attachment: &Attachment) {
+        attachment.interfaces().for_each(|interface| self.plug_one(space, interface));
+    }
+
+    fn plug_one(&self, space: &Space, interface: &Interface) {
+        let interface = interface.clone();
+        let links = [interface.host_name.clone(), interface.bridge.clone()];
         let peer = space.fd.try_clone().unwrap();
         let inner = interface.clone();
         self.machine.run(move || {
@@ -254,18 +288,24 @@ impl World {
                 peer_namespace: Some(Namespace::Fd(peer.as_fd())),
             };
             route.add_veth(&pair).unwrap();
+            if interface.isolated {
+                let index = route.index(&interface.host_name).unwrap();
+                route.set_isolated(index).unwrap();
+            }
         });
         space.run(move || {
             let mut route = RouteSocket::open().unwrap();
             let index = route.index(&inner.name).unwrap();
-            let (ip, prefix) = inner.addresses[0];
-            route.add_address(index, ip, prefix).unwrap();
+            for (ip, prefix) in &inner.addresses {
+                route.add_address(index, *ip, *prefix).unwrap();
+            }
             route.set_up(index).unwrap();
-            route.add_default_route(inner.gateways[0], Some(index)).unwrap();
+            for gateway in &inner.gateways {
+                route.add_default_route(*gateway, Some(index)).unwrap();
+            }
         });
         // The bridge learns a little later that its port is usable; what is sent before is lost, and asked for again only
         // after a second.
-        let links = [endpoint.interfaces[0].host_name.clone(), endpoint.interfaces[0].bridge.clone()];
         self.eventually("the links are usable", || {
             let links = links.clone();
             self.machine.run(move || {
@@ -275,9 +315,9 @@ impl World {
         });
     }
 
-    pub(crate) fn publish(&self, service: &str, port: (Protocol, u16, u16), backends: &[&Endpoint]) {
+    pub(crate) fn publish(&self, service: &str, port: (Protocol, u16, u16), backends: &[&Attachment]) {
         let backends =
-            backends.iter().map(|endpoint| Backend { ip: ip_of(endpoint), port: port.2 }).collect();
+            backends.iter().map(|attachment| Backend { ip: ip_of(attachment), port: port.2 }).collect();
         self.publish_at(service, port.0, port.1, backends);
     }
 
@@ -292,22 +332,32 @@ impl World {
         self.runtime.block_on(self.network().publish_service(&service.into(), vec![port])).unwrap();
     }
 
-    /// Waits until `is_true`, at most the two seconds that self-healing may take.
+    /// Waits until `is_true` and tells how long that took. Self-healing has two seconds on a machine that has time; the limit
+    /// here is for what never comes.
     pub(crate) fn eventually(&self, what: &str, is_true: impl Fn() -> bool) -> Duration {
         let start = std::time::Instant::now();
         while !is_true() {
-            assert!(start.elapsed() < Duration::from_secs(2), "not within 2 s: {what}");
+            assert!(start.elapsed() < Duration::from_secs(30), "not within 30 s: {what}");
             std::thread::yield_now();
         }
         start.elapsed()
     }
 }
 
-pub(crate) fn ip_of(endpoint: &Endpoint) -> Ipv4Addr {
-    match endpoint.ip {
-        Some(IpAddr::V4(ip)) => ip,
+/// Its address on its first network.
+pub(crate) fn ip_of(attachment: &Attachment) -> Ipv4Addr {
+    match attachment.endpoints[0].addresses[0].ip {
+        IpAddr::V4(ip) => ip,
         other => panic!("{other:?} is no IPv4 address"),
     }
+}
+
+pub(crate) fn gateway_of(attachment: &Attachment) -> IpAddr {
+    attachment.endpoints[0].addresses[0].gateway.unwrap()
+}
+
+pub(crate) fn interface_of(attachment: &Attachment) -> &Interface {
+    attachment.interfaces().next().unwrap()
 }
 
 pub(crate) fn tcp(host_port: u16, container_port: u16) -> PortRequest {
@@ -328,6 +378,6 @@ pub(crate) fn udp(host_port: u16, container_port: u16) -> PortRequest {
     PortRequest { protocol: Protocol::Udp, ..tcp(host_port, container_port) }
 }
 
-pub(crate) fn bound(endpoint: &Endpoint) -> Vec<BoundPort> {
-    endpoint.ports.clone()
+pub(crate) fn bound(attachment: &Attachment) -> Vec<BoundPort> {
+    attachment.ports.clone()
 }

@@ -117,10 +117,23 @@ pub struct Stats {
     pub pids_current: u64,
     /// The limit of them; `u64::MAX` is none.
     pub pids_limit: u64,
-    /// Bytes read from and written to block devices.
-    pub block_read_bytes: u64,
-    /// Bytes written to block devices.
-    pub block_write_bytes: u64,
+    /// Use of block devices, in the kernel's order.
+    pub block: Vec<BlockUse>,
+}
+
+/// Use of one block device by a container.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct BlockUse {
+    /// Major and minor number.
+    pub device: (u64, u64),
+    /// Bytes read.
+    pub read_bytes: u64,
+    /// Bytes written.
+    pub write_bytes: u64,
+    /// Read operations.
+    pub reads: u64,
+    /// Write operations.
+    pub writes: u64,
 }
 
 /// What a container is shown of the cgroups.
@@ -171,6 +184,16 @@ impl Cgroup {
             drop(group.remove());
             return Err(error);
         }
+        Ok(group)
+    }
+
+    /// Makes the group in every tree, with nothing but its parent's limits. One that is there is taken over as it is.
+    ///
+    /// # Errors
+    /// When a directory cannot be made.
+    pub fn unlimited(parent: &str, name: &str) -> Result<Self, CgroupError> {
+        let group = Self::open(parent, name)?;
+        group.make(parent)?;
         Ok(group)
     }
 
@@ -338,6 +361,13 @@ impl Cgroup {
                 other => return other,
             }
         }
+    }
+
+    /// Removes the group where nothing is in it; true when it is gone everywhere.
+    #[must_use]
+    pub fn remove_if_empty(&self) -> bool {
+        let folders: Vec<PathBuf> = self.parts.iter().map(|(_, own)| own.clone()).collect();
+        remove_empty(&folders).is_empty()
     }
 
     fn remove_once(&self) -> Result<(), CgroupError> {

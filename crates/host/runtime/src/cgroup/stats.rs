@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use super::{Cgroup, Stats};
+use super::{BlockUse, Cgroup, Stats};
 
 /// Reads all figures of a group.
 pub(super) fn read(group: &Cgroup) -> Stats {
@@ -66,14 +66,33 @@ fn v2(own: &Path, stats: &mut Stats) {
         pids(own, stats);
     }
     if let Ok(text) = std::fs::read_to_string(own.join("io.stat")) {
-        for part in text.split_whitespace() {
-            match part.split_once('=') {
-                Some(("rbytes", value)) => stats.block_read_bytes += value.parse::<u64>().unwrap_or(0),
-                Some(("wbytes", value)) => stats.block_write_bytes += value.parse::<u64>().unwrap_or(0),
+        stats.block = v2_block(&text);
+    }
+}
+
+/// Lines such as `8:0 rbytes=1 wbytes=2 rios=3 wios=4 dbytes=0 dios=0`.
+fn v2_block(text: &str) -> Vec<BlockUse> {
+    let line = |line: &str| {
+        let mut fields = line.split_whitespace();
+        let mut found = BlockUse { device: device(fields.next()?)?, ..BlockUse::default() };
+        for (key, value) in fields.filter_map(|field| field.split_once('=')) {
+            let value = value.parse().unwrap_or(0);
+            match key {
+                "rbytes" => found.read_bytes = value,
+                "wbytes" => found.write_bytes = value,
+                "rios" => found.reads = value,
+                "wios" => found.writes = value,
                 _ => {}
             }
         }
-    }
+        Some(found)
+    };
+    text.lines().filter_map(line).collect()
+}
+
+fn device(text: &str) -> Option<(u64, u64)> {
+    let (major, minor) = text.split_once(':')?;
+    Some((major.parse().ok()?, minor.parse().ok()?))
 }
 
 fn pids(own: &Path, stats: &mut Stats) {
@@ -82,15 +101,37 @@ fn pids(own: &Path, stats: &mut Stats) {
 }
 
 fn v1_block(own: &Path, stats: &mut Stats) {
-    let Ok(text) = std::fs::read_to_string(own.join("blkio.throttle.io_service_bytes")) else { return };
-    for line in text.lines() {
-        let mut fields = line.split(' ').skip(1);
-        match (fields.next(), fields.next().and_then(|value| value.parse::<u64>().ok())) {
-            (Some("Read"), Some(bytes)) => stats.block_read_bytes += bytes,
-            (Some("Write"), Some(bytes)) => stats.block_write_bytes += bytes,
-            _ => {}
+    let read = |name: &str| {
+        // Groups below count as well, where the kernel can tell.
+        std::fs::read_to_string(own.join(format!("blkio.throttle.{name}_recursive")))
+            .or_else(|_| std::fs::read_to_string(own.join(format!("blkio.throttle.{name}"))))
+            .unwrap_or_default()
+    };
+    stats.block = v1_block_use(&read("io_service_bytes"), &read("io_serviced"));
+}
+
+/// Lines such as `8:0 Read 4096`.
+fn v1_block_use(bytes: &str, operations: &str) -> Vec<BlockUse> {
+    let mut found: Vec<BlockUse> = Vec::new();
+    for (text, is_bytes) in [(bytes, true), (operations, false)] {
+        for line in text.lines() {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            let [name, operation, value] = fields[..] else { continue };
+            let (Some(device), Ok(value)) = (device(name), value.parse::<u64>()) else { continue };
+            let at = found.iter().position(|known| known.device == device).unwrap_or_else(|| {
+                found.push(BlockUse { device, ..BlockUse::default() });
+                found.len() - 1
+            });
+            match (operation, is_bytes) {
+                ("Read", true) => found[at].read_bytes = value,
+                ("Write", true) => found[at].write_bytes = value,
+                ("Read", false) => found[at].reads = value,
+                ("Write", false) => found[at].writes = value,
+                _ => {}
+            }
         }
     }
+    found
 }
 
 /// Version 1 shows "no limit" as the largest number of whole pages.
@@ -117,4 +158,25 @@ pub(super) fn table(own: &Path, file: &str) -> Vec<(String, u64)> {
 /// A value of such a file; zero when it is missing.
 pub(super) fn field(table: &[(String, u64)], name: &str) -> u64 {
     table.iter().find(|(key, _)| key == name).map_or(0, |(_, value)| *value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_versions_tell_the_use_of_each_device() {
+        let expect = [
+            BlockUse { device: (8, 0), read_bytes: 4096, write_bytes: 8192, reads: 1, writes: 2 },
+            BlockUse { device: (253, 16), read_bytes: 512, write_bytes: 0, reads: 1, writes: 0 },
+        ];
+        let v2 = "8:0 rbytes=4096 wbytes=8192 rios=1 wios=2 dbytes=0 dios=0\n253:16 rbytes=512 wbytes=0 rios=1 wios=0\n";
+        assert_eq!(v2_block(v2), expect);
+        let bytes =
+            "8:0 Read 4096\n8:0 Write 8192\n8:0 Sync 1\n8:0 Total 12288\n253:16 Read 512\nTotal 12800\n";
+        let operations = "8:0 Read 1\n8:0 Write 2\n253:16 Read 1\nTotal 4\n";
+        assert_eq!(v1_block_use(bytes, operations), expect);
+        assert_eq!(v2_block("nonsense\n8:x rbytes=1\n"), []);
+        assert_eq!(v1_block_use("Total 0\n", ""), []);
+    }
 }

@@ -15,6 +15,10 @@ pub(crate) const TESTS: &[Test] = &[
     ("a_paused_container_stands_still", a_paused_container_stands_still),
     ("groups_are_listed_and_removed", groups_are_listed_and_removed),
     ("empty_parents_are_removed_and_only_those", empty_parents_are_removed_and_only_those),
+    (
+        "a_group_without_limits_goes_only_when_nothing_is_in_it",
+        a_group_without_limits_goes_only_when_nothing_is_in_it,
+    ),
     ("stats_show_use_and_limits", stats_show_use_and_limits),
     ("paths_that_lead_elsewhere_are_refused", paths_that_lead_elsewhere_are_refused),
 ];
@@ -36,7 +40,9 @@ fn limits_are_in_force(bed: &Bed) {
 }
 
 fn a_kill_for_lack_of_memory_is_told(bed: &Bed) {
-    let mut spec = bed.spec("head -c 200m /dev/zero | tail > /dev/null; echo $?");
+    // The kernel is told whom to choose: it might take the shell.
+    let script = "head -c 200m /dev/zero | (echo 1000 > /proc/self/oom_score_adj; tail > /dev/null); echo $?";
+    let mut spec = bed.spec(script);
     spec.cgroup.limits.memory_bytes = Some(16 << 20);
     spec.cgroup.limits.memory_swap_bytes = Some(16 << 20);
     let mut created = runtime::create(&spec).unwrap();
@@ -114,6 +120,22 @@ fn groups_are_listed_and_removed(bed: &Bed) {
     assert!(Cgroup::list(&spec.parent).unwrap().is_empty());
     assert!(Cgroup::list("/no/such/parent").unwrap().is_empty());
     Cgroup::open(&bed.parent, "list").unwrap().remove().unwrap();
+}
+
+fn a_group_without_limits_goes_only_when_nothing_is_in_it(bed: &Bed) {
+    let created = runtime::create(&bed.spec("sleep 60")).unwrap();
+    let parent = bed.parent.clone();
+    let open = || Cgroup::unlimited(&parent, "plain").unwrap();
+    open().add(created.pid).unwrap();
+    assert!(!open().remove_if_empty(), "a process is in it");
+    assert!(open().pids().unwrap().contains(&created.pid));
+    created.cgroup.as_ref().unwrap().add(created.pid).unwrap();
+    assert!(open().remove_if_empty());
+    assert!(Cgroup::open(&parent, "plain").unwrap().remove_if_empty(), "none there is fine");
+    created.cgroup.as_ref().unwrap().kill_all().unwrap();
+    let group = created.cgroup.clone().unwrap();
+    assert_eq!(wait(created.pid), 137);
+    group.remove().unwrap();
 }
 
 fn stats_show_use_and_limits(bed: &Bed) {

@@ -1,5 +1,7 @@
 //! Interfaces, in a network namespace of the test's own.
 
+use std::os::fd::AsRawFd;
+
 use runtime::{Address, Interface, Network};
 
 use crate::Test;
@@ -7,6 +9,7 @@ use crate::bed::{Bed, chain, succeeded};
 
 pub(crate) const TESTS: &[Test] = &[
     ("an_interface_is_ready_when_the_program_starts", an_interface_is_ready_when_the_program_starts),
+    ("an_outer_end_may_lie_in_a_pinned_namespace", an_outer_end_may_lie_in_a_pinned_namespace),
     ("a_failed_container_leaves_no_interface", a_failed_container_leaves_no_interface),
     ("the_hosts_network_can_be_shared", the_hosts_network_can_be_shared),
 ];
@@ -37,6 +40,9 @@ fn interface() -> Interface {
     Interface {
         host_name: "veth-test".into(),
         bridge: Some("bridge0".into()),
+        macvlan: None,
+        namespace: None,
+        isolated: false,
         name: "eth0".into(),
         mac: Some([2, 0x42, 10, 9, 8, 7]),
         addresses: vec![Address { ip: [10, 9, 8, 7].into(), prefix_len: 24 }],
@@ -59,6 +65,25 @@ fn an_interface_is_ready_when_the_program_starts(bed: &Bed) {
             "inet 10.9.8.7/24\ndefault via 10.9.8.1 dev eth0 \n10.9.8.0/24 dev eth0 scope link  src 10.9.8.7 \n1400\n\
              02:42:0a:09:08:07\n1\n1\n1\n"
         );
+    });
+}
+
+fn an_outer_end_may_lie_in_a_pinned_namespace(bed: &Bed) {
+    apart(|| {
+        let there = std::fs::File::open("/proc/self/ns/net").unwrap();
+        // SAFETY: as in `apart`.
+        unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNET) }.unwrap();
+        let own = || std::fs::read_link("/proc/self/ns/net").unwrap();
+        let home = own();
+        let mut spec = bed.spec("ping -c 1 -W 2 10.9.8.1 | grep -c ' 0% packet loss'");
+        let namespace = Some(format!("/proc/self/fd/{}", there.as_raw_fd()).into());
+        let pinned = Interface { namespace, isolated: true, ..interface() };
+        spec.network = Network::Interfaces(vec![pinned.clone()]);
+        assert_eq!(succeeded(bed.run(&spec)), "1\n");
+        assert_eq!(own(), home, "the creator is back where it was");
+        let gone = Interface { namespace: Some("/nowhere".into()), ..pinned };
+        spec.network = Network::Interfaces(vec![gone]);
+        assert!(chain(&bed.refusal(&spec)).starts_with("open network namespace"));
     });
 }
 

@@ -130,6 +130,12 @@ impl Handle {
         self.request(Kind::Signal, flags, &signal.to_le_bytes()).await.map(drop)
     }
 
+    /// Makes the shim the resolver of a container that was started without one; no change when it is already. Refused by
+    /// shims of before there were resolvers.
+    pub async fn open_resolver(&self) -> Result<(), RequestError> {
+        self.request(Kind::OpenResolver, 0, &[]).await.map(drop)
+    }
+
     /// Waits for the end. May be called any number of times, at any time, by any clone.
     pub async fn wait(&self) -> Ended {
         let mut ended = self.inner.ended.clone();

@@ -65,6 +65,7 @@ impl Shim {
     /// The process was seen to end.
     pub(super) fn begin_ending(&mut self, started_at: Timestamp, end: ChildEnd) {
         let finished_at = process::now();
+        self.resolver = None;
         let mut oom_killed = false;
         if let Some(cgroup) = &self.created.cgroup {
             oom_killed = cgroup.oom_kills() > 0;

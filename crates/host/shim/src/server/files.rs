@@ -10,9 +10,9 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
-use crate::Exit;
 use crate::protocol::Processes;
 use crate::spec::{EXIT_FILE, SOCKET_FILE, SPEC_FILE, STATE_FILE, ShimSpec};
+use crate::{Exit, RESOLVER_FILE};
 
 /// Room for the record of the end. Chosen: several times its length.
 const EXIT_ROOM: usize = 512;
@@ -103,6 +103,11 @@ impl ShimDir {
         let _ = fs::remove_file(self.temporary(EXIT_FILE));
         let _ = fs::remove_file(self.temporary(STATE_FILE));
         let _ = fs::remove_dir(&self.path);
+    }
+
+    /// Where the resolver is told where names come from.
+    pub(crate) fn resolver_file(&self) -> PathBuf {
+        self.path.join(RESOLVER_FILE)
     }
 
     /// Where the text of a panic goes.

@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! main: detach ─► orders ─► log, socket ─► runtime::create ─► shim.json ─► Hello
-//! serve: epoll { connections, output, input, end of the process } ─► drained ─► exit.json ─► Exited
+//! serve: epoll { connections, output, input, queries for names, end of the process } ─► drained ─► exit.json ─► Exited
 //! ```
 
 mod client;
@@ -15,6 +15,7 @@ mod files;
 mod poll;
 mod process;
 mod requests;
+mod resolver;
 mod serve;
 mod streams;
 
@@ -26,13 +27,14 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use logs::{OpenLogError, Writer};
-use runtime::{Created, StartError};
+use runtime::{Created, Network, StartError};
 
 use crate::Launch;
 use crate::client::EXIT_CODE_OTHER;
 use crate::protocol::{Failure, Kind, Processes, json_frame};
 
 use files::{ReadSpecError, ShimDir};
+use resolver::Resolver;
 use serve::{Parts, Shim};
 
 /// Why there is no process to wait for.
@@ -110,11 +112,26 @@ fn prepare(dir: &mut ShimDir) -> Result<Parts, PrepareError> {
         discard(&created);
         return Err(PrepareError::System { step: "write the shim's state", source });
     }
+    let has_namespace = has_namespace(&spec.launch);
+    let wanted = spec.resolver.as_ref().filter(|_| has_namespace);
+    let opened = wanted.map(|_| Resolver::open(pid, dir.resolver_file(), true)).transpose();
+    let resolver = opened.map_err(|source| {
+        discard(&created);
+        PrepareError::System { step: "open the container's resolver", source }
+    })?;
     let stdio = created.stdio.take().expect("a process that was just made has its streams");
     let stdin_once = spec.stdin_once;
     drop(spec);
     process::trim_heap();
-    Ok(Parts { created, stdio, log, listener, processes, stdin_once })
+    Ok(Parts { created, stdio, log, listener, processes, stdin_once, resolver, has_namespace })
+}
+
+/// Whether the container has a network namespace that nobody else looks after.
+fn has_namespace(launch: &Launch) -> bool {
+    match launch {
+        Launch::Container(container) => matches!(container.network, Network::None | Network::Interfaces(_)),
+        Launch::Exec(_) => false,
+    }
 }
 
 /// Ends a process that was never started, and what was made for it.

@@ -4,7 +4,7 @@
 //! Never owns a descriptor besides its own.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
@@ -71,6 +71,13 @@ impl Poll {
             *place = Some(ready(event));
         }
         Ok(found.into_iter().flatten())
+    }
+}
+
+/// Readable while anything is ready, so that one can wait for another.
+impl AsFd for Poll {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
     }
 }
 

@@ -9,6 +9,7 @@ use crate::protocol::{Failure, Kind, SIGNAL_ALL, Started};
 
 use super::client::{Client, Request};
 use super::process;
+use super::resolver::Resolver;
 use super::serve::{MAX_ATTACHED, Phase, Shim};
 use super::streams::WriteOutcome;
 
@@ -29,6 +30,10 @@ enum RefuseError {
     SignalAll { signal: i32, source: runtime::cgroup::CgroupError },
     #[error("too many clients are attached")]
     TooManyAttached,
+    #[error("the container has no network namespace of its own")]
+    NoNamespace,
+    #[error("open the container's resolver: {0}")]
+    OpenResolver(#[source] std::io::Error),
     #[error("the request is malformed")]
     Malformed,
     #[error("this shim does not know the request")]
@@ -115,6 +120,7 @@ impl Shim {
             Some(Kind::Attach) => self.attach(place, request.flags),
             Some(Kind::Resize) => self.resize(place),
             Some(Kind::Signal) => self.signal(place, request.flags),
+            Some(Kind::OpenResolver) => self.open_resolver(),
             _ => Err(RefuseError::Unknown),
         };
         let Some(client) = self.client(place) else { return };
@@ -161,6 +167,21 @@ impl Shim {
             Ok(false) => Err(RefuseError::NoTerminal),
             Err(source) => Err(RefuseError::Resize(source)),
         }
+    }
+
+    fn open_resolver(&mut self) -> Result<(), RefuseError> {
+        if !self.has_namespace {
+            return Err(RefuseError::NoNamespace);
+        }
+        if !matches!(self.phase, Phase::Created | Phase::Running { .. }) {
+            return Err(RefuseError::NotRunning);
+        }
+        if self.resolver.is_none() {
+            let opened = Resolver::open(self.created.pid, self.dir.resolver_file(), false);
+            self.use_resolver(opened.map_err(RefuseError::OpenResolver)?)
+                .map_err(RefuseError::OpenResolver)?;
+        }
+        Ok(())
     }
 
     fn signal(&mut self, place: usize, flags: u8) -> Result<(), RefuseError> {

@@ -19,11 +19,14 @@ use super::ending::Ending;
 use super::files::ShimDir;
 use super::poll::{Interest, Poll, Ready};
 use super::process;
+use super::resolver::Resolver;
 use super::streams::{ReadOutcome, STDERR, STDIN, STDOUT, Streams};
 
 const LISTENER: u64 = 0;
 const PIDFD: u64 = 1;
 const CHILDREN: u64 = 2;
+/// The resolver's own epoll.
+const RESOLVER: u64 = 6;
 /// Connections have this token and up.
 const FIRST_CLIENT: u64 = 16;
 /// The connection the shim was born with.
@@ -49,6 +52,9 @@ pub(crate) struct Parts {
     pub(crate) listener: UnixListener,
     pub(crate) processes: Processes,
     pub(crate) stdin_once: bool,
+    pub(crate) resolver: Option<Resolver>,
+    /// The container's network namespace is its own.
+    pub(crate) has_namespace: bool,
 }
 
 /// Where the process stands.
@@ -73,6 +79,9 @@ pub(crate) struct Shim {
     pub(super) clients: Vec<Option<Client>>,
     pub(super) poll: Poll,
     pub(super) stdin_once: bool,
+    /// Closed as soon as the container has ended: its sockets keep the network namespace alive.
+    pub(super) resolver: Option<Resolver>,
+    pub(super) has_namespace: bool,
     processes: Processes,
     listener: UnixListener,
     children: OwnedFd,
@@ -97,23 +106,30 @@ impl Shim {
             clients: Vec::new(),
             poll,
             stdin_once: parts.stdin_once,
+            resolver: None,
+            has_namespace: parts.has_namespace,
             processes: parts.processes,
             listener: parts.listener,
             children,
             buffer: Box::new([0; BUFFER_BYTES]),
         };
+        if let Some(resolver) = parts.resolver {
+            shim.use_resolver(resolver)?;
+        }
         shim.welcome(connection);
         Ok(shim)
+    }
+
+    pub(super) fn use_resolver(&mut self, resolver: Resolver) -> io::Result<()> {
+        self.poll.add(resolver.fd(), RESOLVER, Interest::Read)?;
+        self.resolver = Some(resolver);
+        Ok(())
     }
 
     /// Runs until the process has ended; whether its end is on record.
     pub(crate) fn serve(mut self) -> bool {
         loop {
-            let timeout = match &self.phase {
-                Phase::Ended(ending) => Some(ending.next_deadline(Instant::now())),
-                _ => None,
-            };
-            let ready = match self.poll.wait(timeout) {
+            let ready = match self.poll.wait(self.next_deadline()) {
                 Ok(ready) => ready,
                 // It can only fail for a reason that won't go away; the process ends with us, and the daemon cleans up.
                 Err(_) => return false,
@@ -122,12 +138,30 @@ impl Shim {
                 self.handle(ready);
             }
             self.settle();
+            if let Some(resolver) = &mut self.resolver {
+                resolver.tick(Instant::now());
+            }
             if let Phase::Ended(_) = self.phase {
                 self.progress_ending();
             }
             if let Phase::Over = self.phase {
                 return true;
             }
+        }
+    }
+
+    /// When something has to be looked at although nothing happened.
+    fn next_deadline(&self) -> Option<Duration> {
+        match (&self.phase, &self.resolver) {
+            (Phase::Ended(ending), _) => Some(ending.next_deadline(Instant::now())),
+            (_, Some(resolver)) => resolver.next_deadline(Instant::now()),
+            _ => None,
+        }
+    }
+
+    fn resolve(&mut self) {
+        if let Some(resolver) = &mut self.resolver {
+            resolver.turn(&mut self.buffer[..]);
         }
     }
 
@@ -138,6 +172,7 @@ impl Shim {
             STDOUT => drop(self.read_output(OutputStream::Stdout)),
             STDERR => drop(self.read_output(OutputStream::Stderr)),
             STDIN => self.resume_input(),
+            RESOLVER => self.resolve(),
             token => self.handle_client(usize::try_from(token - FIRST_CLIENT).unwrap_or(usize::MAX), ready),
         }
     }

@@ -4,9 +4,11 @@
 //! where the store is at hand. Source of texts and order: moby/swarmkit, `manager/controlapi/service.go`.
 
 mod container;
+mod network;
 mod reference;
 mod unsupported;
 
+pub use network::network;
 pub use reference::is_image_reference;
 
 use std::collections::BTreeSet;
@@ -25,6 +27,9 @@ pub enum SpecError {
     /// A constraint has a wrong form (500, as Docker has it).
     #[error(transparent)]
     Constraint(#[from] ConstraintError),
+    /// Nobody may ask for it (403).
+    #[error("{0}")]
+    Forbidden(String),
     /// It is fine for Docker, but not supported here (501).
     #[error("{0}")]
     Unsupported(String),

@@ -5,9 +5,6 @@
 use super::SpecError;
 use crate::{ClusterSpec, ContainerSpec, MountType, ServiceSpec, TaskSpec};
 
-/// Networks of every node that a service may use without a network of the swarm.
-const NODE_NETWORKS: [&str; 3] = ["host", "bridge", "none"];
-
 fn refuse(what: &str) -> Result<(), SpecError> {
     Err(SpecError::Unsupported(format!("{what} not supported yet")))
 }
@@ -16,9 +13,6 @@ pub(super) fn service(spec: &ServiceSpec) -> Result<(), SpecError> {
     if spec.mode.replicated_job.is_some() || spec.mode.global_job.is_some() {
         return refuse("service jobs are");
     }
-    if !spec.networks.is_empty() {
-        return refuse("networks outside of TaskTemplate are");
-    }
     task(&spec.task_template)
 }
 
@@ -26,11 +20,6 @@ fn task(spec: &TaskSpec) -> Result<(), SpecError> {
     let is_container = matches!(spec.runtime.as_str(), "" | "container");
     if spec.plugin_spec.is_some() || spec.network_attachment_spec.is_some() || !is_container {
         return refuse("runtimes other than `container` are");
-    }
-    if let Some(network) =
-        spec.networks.iter().find(|network| !NODE_NETWORKS.contains(&network.target.as_str()))
-    {
-        return refuse(&format!("networks of the swarm (`{}`) are", network.target));
     }
     if spec.reservations().is_some_and(|resources| !resources.generic_resources.is_empty()) {
         return refuse("reservations of generic resources are");

@@ -1,8 +1,9 @@
 //! `attach` and `logs`: what a container prints, now or before.
 
-use crate::client::Client;
+use crate::client::{Call, Client};
 use crate::commands::show::moment;
-use crate::stream::{self, Ended, Join};
+use crate::detach::Keys;
+use crate::stream::{self, Join};
 use crate::terminal::RawMode;
 use crate::{CliError, Outcome};
 use clap::Args;
@@ -42,9 +43,6 @@ pub struct LogFlags {
     /// Show logs since timestamp (e.g. "2013-01-02T13:23:37Z") or relative (e.g. "42m" for 42 minutes)
     #[arg(long)]
     pub since: Option<String>,
-    /// Show logs before a timestamp or relative
-    #[arg(long)]
-    pub until: Option<String>,
     /// Show timestamps
     #[arg(short, long)]
     pub timestamps: bool,
@@ -58,6 +56,9 @@ pub struct LogFlags {
 pub struct Logs {
     #[command(flatten)]
     flags: LogFlags,
+    /// Show logs before a timestamp (e.g. "2013-01-02T13:23:37Z") or relative (e.g. "42m" for 42 minutes)
+    #[arg(long)]
+    until: Option<String>,
     /// Container whose logs to show
     container: String,
 }
@@ -83,19 +84,12 @@ impl Attach {
             .hijack()
             .await?;
         let raw = if terminal && stdin { RawMode::enter() } else { None };
-        let follower = if terminal {
-            Some(tokio::spawn(stream::follow_size(client.clone(), format!("/containers/{name}/resize"))))
-        } else {
-            self.sig_proxy.then(|| tokio::spawn(stream::forward_signals(client.clone(), name.clone())))
-        };
-        let joined = stream::join(connection, &Join { terminal, stdin }).await;
+        let _sizes = terminal.then(|| stream::sizes(client, format!("/containers/{name}/resize")));
+        let _signals = (!terminal && self.sig_proxy).then(|| stream::signals(client, name));
+        let keys = Keys::of(self.detach_keys.as_deref());
+        let joined = stream::join(connection, &Join { terminal, stdin, keys }).await;
         drop(raw);
-        if let Some(follower) = follower {
-            follower.abort();
-        }
-        if joined? == Ended::Detached {
-            return Ok(());
-        }
+        joined?.unless_detached()?;
         match super::lifecycle::exit_code(waiting).await? {
             0 => Ok(()),
             code => Err(CliError::silent(code)),
@@ -107,29 +101,28 @@ impl Logs {
     /// Prints the logs.
     pub async fn run(self, client: &Client) -> Outcome {
         let container = client.get(format!("/containers/{}/json", self.container)).value().await?;
-        let response = self.flags.ask(client, &format!("/containers/{}/logs", self.container)).await?;
+        let until = moment_of("until", self.until.as_deref())?;
+        let call = self.flags.call(client, &format!("/containers/{}/logs", self.container))?;
+        let response = call.query_some("until", until).send().await?;
         show(response, container["Config"]["Tty"] == Value::Bool(true)).await
     }
 }
 
 impl LogFlags {
-    /// Asks for the logs at `path`.
+    /// A request for the logs at `path`.
     ///
     /// # Errors
-    /// When a time has the wrong form, or the daemon refuses.
-    pub async fn ask(&self, client: &Client, path: &str) -> Result<Response<Incoming>, CliError> {
-        client
+    /// When a time has the wrong form.
+    pub fn call<'a>(&self, client: &'a Client, path: &str) -> Result<Call<'a>, CliError> {
+        let call = client
             .get(path)
             .query("stdout", 1)
             .query("stderr", 1)
             .flag("details", self.details)
             .flag("follow", self.follow)
             .flag("timestamps", self.timestamps)
-            .query("tail", &self.tail)
-            .query_some("since", moment_of("since", self.since.as_deref())?)
-            .query_some("until", moment_of("until", self.until.as_deref())?)
-            .send()
-            .await
+            .query("tail", &self.tail);
+        Ok(call.query_some("since", moment_of("since", self.since.as_deref())?))
     }
 }
 

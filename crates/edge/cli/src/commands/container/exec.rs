@@ -2,6 +2,7 @@
 
 use crate::client::Client;
 use crate::commands::read;
+use crate::detach::Keys;
 use crate::stream::{self, Join};
 use crate::terminal::{self, RawMode};
 use crate::{CliError, Outcome};
@@ -18,7 +19,7 @@ pub struct Exec {
     #[arg(long)]
     detach_keys: Option<String>,
     /// Set environment variables
-    #[arg(short, long, value_name = "list")]
+    #[arg(short, long, value_name = "list", value_parser = read::variable)]
     env: Vec<String>,
     /// Read in a file of environment variables
     #[arg(long, value_name = "list")]
@@ -48,6 +49,7 @@ pub struct Exec {
 impl Exec {
     /// Runs the command; the exit code is the command's.
     pub async fn run(self, client: &Client) -> Outcome {
+        client.get(format!("/containers/{}/json", self.container)).send().await?;
         if self.tty && self.interactive && !self.detach && !terminal::stdin_is_terminal() {
             return Err(CliError::new("the input device is not a TTY"));
         }
@@ -78,14 +80,12 @@ impl Exec {
         }
         let connection = start.json(&options).hijack().await?;
         let raw = if self.tty && self.interactive { RawMode::enter() } else { None };
-        let sizes =
-            self.tty.then(|| tokio::spawn(stream::follow_size(client.clone(), format!("/exec/{id}/resize"))));
-        let joined = stream::join(connection, &Join { terminal: self.tty, stdin: self.interactive }).await;
+        let _sizes = self.tty.then(|| stream::sizes(client, format!("/exec/{id}/resize")));
+        let keys = Keys::of(self.detach_keys.as_deref());
+        let join = Join { terminal: self.tty, stdin: self.interactive, keys };
+        let joined = stream::join(connection, &join).await;
         drop(raw);
-        if let Some(sizes) = sizes {
-            sizes.abort();
-        }
-        joined?;
+        joined?.unless_detached()?;
         let state = client.get(format!("/exec/{id}/json")).value().await?;
         match state["ExitCode"].as_i64().unwrap_or(0) {
             0 => Ok(()),

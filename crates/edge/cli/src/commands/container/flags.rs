@@ -15,7 +15,7 @@ pub struct CreateFlags {
     #[arg(long)]
     pub name: Option<String>,
     /// Set environment variables
-    #[arg(short, long, value_name = "list")]
+    #[arg(short, long, value_name = "list", value_parser = read::variable)]
     pub env: Vec<String>,
     /// Read in a file of environment variables
     #[arg(long, value_name = "list")]
@@ -33,8 +33,8 @@ pub struct CreateFlags {
     #[arg(short, long, value_name = "list")]
     pub volume: Vec<String>,
     /// Attach a filesystem mount to the container
-    #[arg(long, value_name = "mount")]
-    pub mount: Vec<String>,
+    #[arg(long, value_name = "mount", value_parser = mounts::parse)]
+    pub mount: Vec<Value>,
     /// Mount a tmpfs directory
     #[arg(long, value_name = "list")]
     pub tmpfs: Vec<String>,
@@ -60,7 +60,7 @@ pub struct CreateFlags {
     #[arg(long)]
     pub entrypoint: Option<String>,
     /// Set meta data on a container
-    #[arg(short, long, value_name = "list")]
+    #[arg(short, long, value_name = "list", value_parser = read::label)]
     pub label: Vec<String>,
     /// Read in a line delimited file of labels
     #[arg(long, value_name = "list")]
@@ -111,17 +111,17 @@ pub struct CreateFlags {
 #[command(next_help_heading = "Limits")]
 pub struct LimitFlags {
     /// Memory limit
-    #[arg(short, long, value_name = "bytes")]
-    pub memory: Option<String>,
+    #[arg(short, long, value_name = "bytes", value_parser = read::size)]
+    pub memory: Option<i64>,
     /// Memory soft limit
-    #[arg(long, value_name = "bytes")]
-    pub memory_reservation: Option<String>,
+    #[arg(long, value_name = "bytes", value_parser = read::size)]
+    pub memory_reservation: Option<i64>,
     /// Swap limit equal to memory plus swap: '-1' to enable unlimited swap
-    #[arg(long, value_name = "bytes", allow_hyphen_values = true)]
-    pub memory_swap: Option<String>,
+    #[arg(long, value_name = "bytes", allow_hyphen_values = true, value_parser = read::swap)]
+    pub memory_swap: Option<i64>,
     /// Number of CPUs
-    #[arg(long, value_name = "decimal")]
-    pub cpus: Option<String>,
+    #[arg(long, value_name = "decimal", value_parser = read::cpus)]
+    pub cpus: Option<i64>,
     /// CPU shares (relative weight)
     #[arg(short, long)]
     pub cpu_shares: Option<i64>,
@@ -147,11 +147,11 @@ pub struct LimitFlags {
     #[arg(long, allow_hyphen_values = true)]
     pub oom_score_adj: Option<i64>,
     /// Ulimit options
-    #[arg(long, value_name = "ulimit")]
-    pub ulimit: Vec<String>,
+    #[arg(long, value_name = "ulimit", value_parser = read::ulimit)]
+    pub ulimit: Vec<Value>,
     /// Size of /dev/shm
-    #[arg(long, value_name = "bytes")]
-    pub shm_size: Option<String>,
+    #[arg(long, value_name = "bytes", value_parser = read::size)]
+    pub shm_size: Option<i64>,
     /// Optional parent cgroup for the container
     #[arg(long)]
     pub cgroup_parent: Option<String>,
@@ -177,7 +177,7 @@ pub struct RightFlags {
     #[arg(long, value_name = "list")]
     pub security_opt: Vec<String>,
     /// Sysctl options
-    #[arg(long, value_name = "map")]
+    #[arg(long, value_name = "map", value_parser = read::sysctl)]
     pub sysctl: Vec<String>,
     /// Add a host device to the container
     #[arg(long, value_name = "list")]
@@ -204,16 +204,16 @@ pub struct RightFlags {
 #[command(next_help_heading = "Names, logs, health")]
 pub struct SurroundingFlags {
     /// Set custom DNS servers
-    #[arg(long, value_name = "list")]
+    #[arg(long, value_name = "list", value_parser = read::address)]
     pub dns: Vec<String>,
     /// Set DNS options
     #[arg(long, value_name = "list", visible_alias = "dns-opt")]
     pub dns_option: Vec<String>,
     /// Set custom DNS search domains
-    #[arg(long, value_name = "list")]
+    #[arg(long, value_name = "list", value_parser = read::domain)]
     pub dns_search: Vec<String>,
     /// Add a custom host-to-IP mapping (host:ip)
-    #[arg(long, value_name = "list")]
+    #[arg(long, value_name = "list", value_parser = read::extra_host)]
     pub add_host: Vec<String>,
     /// Logging driver for the container
     #[arg(long)]
@@ -233,20 +233,20 @@ pub struct HealthFlags {
     #[arg(long, value_name = "string")]
     pub health_cmd: Option<String>,
     /// Time between running the check (ms|s|m|h)
-    #[arg(long, value_name = "duration")]
-    pub health_interval: Option<String>,
+    #[arg(long, value_name = "duration", value_parser = read::duration)]
+    pub health_interval: Option<i64>,
     /// Maximum time to allow one check to run (ms|s|m|h)
-    #[arg(long, value_name = "duration")]
-    pub health_timeout: Option<String>,
+    #[arg(long, value_name = "duration", value_parser = read::duration)]
+    pub health_timeout: Option<i64>,
     /// Consecutive failures needed to report unhealthy
     #[arg(long, value_name = "int")]
     pub health_retries: Option<i64>,
     /// Start period for the container to initialize before counting retries (ms|s|m|h)
-    #[arg(long, value_name = "duration")]
-    pub health_start_period: Option<String>,
+    #[arg(long, value_name = "duration", value_parser = read::duration)]
+    pub health_start_period: Option<i64>,
     /// Time between running the check during the start period (ms|s|m|h)
-    #[arg(long, value_name = "duration")]
-    pub health_start_interval: Option<String>,
+    #[arg(long, value_name = "duration", value_parser = read::duration)]
+    pub health_start_interval: Option<i64>,
     /// Disable any container-specified HEALTHCHECK
     #[arg(long)]
     pub no_healthcheck: bool,
@@ -256,21 +256,21 @@ impl HealthFlags {
     /// The check they describe; none when no flag was given.
     ///
     /// # Errors
-    /// When `--no-healthcheck` stands beside others, or a duration has the wrong form.
+    /// When `--no-healthcheck` stands beside others, or a number is negative.
     pub fn check(&self) -> Result<Option<Value>, CliError> {
         let mut check = Map::new();
         if let Some(command) = &self.health_cmd {
             check.insert("Test".to_owned(), json!(["CMD-SHELL", command]));
         }
         let durations = [
-            ("Interval", &self.health_interval),
-            ("Timeout", &self.health_timeout),
-            ("StartPeriod", &self.health_start_period),
-            ("StartInterval", &self.health_start_interval),
+            ("Interval", self.health_interval),
+            ("Timeout", self.health_timeout),
+            ("StartPeriod", self.health_start_period),
+            ("StartInterval", self.health_start_interval),
         ];
-        for (name, text) in durations {
-            if let Some(text) = text {
-                check.insert(name.to_owned(), json!(read::duration(text)?));
+        for (name, nanos) in durations {
+            if let Some(nanos) = nanos {
+                check.insert(name.to_owned(), json!(nanos));
             }
         }
         if let Some(retries) = self.health_retries {
@@ -281,6 +281,16 @@ impl HealthFlags {
                 return Err(CliError::new("--no-healthcheck conflicts with --health-* options"));
             }
             return Ok(Some(json!({"Test": ["NONE"]})));
+        }
+        let numbers = [
+            ("interval", self.health_interval),
+            ("timeout", self.health_timeout),
+            ("retries", self.health_retries),
+            ("start-period", self.health_start_period),
+            ("start-interval", self.health_start_interval),
+        ];
+        if let Some((name, _)) = numbers.iter().find(|(_, number)| number.is_some_and(|number| number < 0)) {
+            return Err(CliError::new(format!("--health-{name} cannot be negative")));
         }
         Ok((!check.is_empty()).then_some(Value::Object(check)))
     }
@@ -342,6 +352,7 @@ impl CreateFlags {
 
     fn host_config(&self, bindings: Value) -> Result<Value, CliError> {
         let (rights, around) = (&self.rights, &self.surroundings);
+        rights.check_modes()?;
         let mut host = json!({
             "Binds": self.volume.iter().filter(|volume| volume.contains(':')).map(|v| mounts::absolute(v)).collect::<Vec<_>>(),
             "NetworkMode": self.network.clone().unwrap_or_else(|| "default".to_owned()),
@@ -364,9 +375,7 @@ impl CreateFlags {
             },
         });
         if !self.mount.is_empty() {
-            let mounts: Result<Vec<Value>, CliError> =
-                self.mount.iter().map(|text| mounts::parse(text)).collect();
-            host["Mounts"] = json!(mounts?);
+            host["Mounts"] = json!(self.mount);
         }
         if !self.tmpfs.is_empty() {
             let split = |text: &String| {
@@ -380,30 +389,39 @@ impl CreateFlags {
         if self.init {
             host["Init"] = json!(true);
         }
-        self.limits.add_to(&mut host)?;
+        self.limits.add_to(&mut host);
         Ok(host)
     }
 }
 
-impl LimitFlags {
-    fn add_to(&self, host: &mut Value) -> Result<(), CliError> {
-        let sizes = [
-            ("Memory", &self.memory),
-            ("MemoryReservation", &self.memory_reservation),
-            ("ShmSize", &self.shm_size),
+impl RightFlags {
+    /// What a namespace may be set to is refused here, as docker's client does.
+    fn check_modes(&self) -> Result<(), CliError> {
+        let modes: [(&str, &str, &Option<String>, &[&str]); 4] = [
+            ("pid", "PID", &self.pid, &["host"]),
+            ("uts", "UTS", &self.uts, &["host"]),
+            ("userns", "USER", &self.userns, &["host"]),
+            ("cgroupns", "CGROUP", &self.cgroupns, &["host", "private"]),
         ];
-        for (name, text) in sizes {
-            if let Some(text) = text {
-                host[name] = json!(read::size(text)?);
+        for (flag, name, mode, known) in modes {
+            let mode = mode.as_deref().unwrap_or_default();
+            let joins = flag == "pid" && mode.strip_prefix("container:").is_some_and(|of| !of.is_empty());
+            if !mode.is_empty() && !known.contains(&mode) && !joins {
+                return Err(CliError::new(format!("--{flag}: invalid {name} mode")));
             }
         }
-        if let Some(text) = &self.memory_swap {
-            host["MemorySwap"] = json!(if text == "-1" { -1 } else { read::size(text)? });
-        }
-        if let Some(cpus) = &self.cpus {
-            host["NanoCpus"] = json!(read::cpus(cpus)?);
-        }
+        Ok(())
+    }
+}
+
+impl LimitFlags {
+    fn add_to(&self, host: &mut Value) {
         let numbers = [
+            ("Memory", self.memory),
+            ("MemoryReservation", self.memory_reservation),
+            ("MemorySwap", self.memory_swap),
+            ("ShmSize", self.shm_size),
+            ("NanoCpus", self.cpus),
             ("CpuShares", self.cpu_shares),
             ("CpuPeriod", self.cpu_period),
             ("CpuQuota", self.cpu_quota),
@@ -429,10 +447,7 @@ impl LimitFlags {
             }
         }
         if !self.ulimit.is_empty() {
-            let limits: Result<Vec<Value>, CliError> =
-                self.ulimit.iter().map(|text| read::ulimit(text)).collect();
-            host["Ulimits"] = json!(limits?);
+            host["Ulimits"] = json!(self.ulimit);
         }
-        Ok(())
     }
 }

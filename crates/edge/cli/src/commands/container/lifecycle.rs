@@ -1,8 +1,9 @@
 //! `start`, `stop`, `restart`, `kill`, `pause`, `unpause`, `wait`, `rm`, `rename`: one call per container.
 
 use crate::client::Client;
+use crate::detach::Keys;
 use crate::output::line;
-use crate::stream::{self, Ended, Join};
+use crate::stream::{self, Join};
 use crate::terminal::RawMode;
 use crate::{CliError, Outcome, each};
 use clap::Args;
@@ -17,6 +18,9 @@ pub struct Start {
     /// Attach STDOUT/STDERR and forward signals
     #[arg(short, long)]
     attach: bool,
+    /// Override the key sequence for detaching a container
+    #[arg(long)]
+    detach_keys: Option<String>,
     /// Attach container's STDIN
     #[arg(short, long)]
     interactive: bool,
@@ -32,8 +36,8 @@ pub struct Stop {
     #[arg(short, long)]
     signal: Option<String>,
     /// Seconds to wait before killing the container
-    #[arg(short, long, visible_alias = "timeout", allow_hyphen_values = true)]
-    time: Option<i64>,
+    #[arg(short = 't', long, alias = "time", allow_hyphen_values = true)]
+    timeout: Option<i64>,
     /// Containers
     #[arg(required = true)]
     containers: Vec<String>,
@@ -56,6 +60,19 @@ pub struct Names {
     /// Containers
     #[arg(required = true)]
     containers: Vec<String>,
+}
+
+/// Narrowest column of `top`. Source: docker/cli `container/top.go`, tabwriter with minwidth 20.
+const TOP_MIN: usize = 20;
+
+/// `top CONTAINER [ps OPTIONS]`
+#[derive(Debug, Args)]
+pub struct Top {
+    /// Container
+    container: String,
+    /// Options of ps
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    arguments: Vec<String>,
 }
 
 /// `rm [OPTIONS] CONTAINER [CONTAINER...]`
@@ -112,17 +129,19 @@ impl Start {
             .query("stdout", 1)
             .query("stderr", 1)
             .flag("stdin", stdin)
+            .query_some("detachKeys", self.detach_keys.as_deref())
             .hijack()
             .await?;
         let waiting =
             client.post(format!("/containers/{name}/wait")).query("condition", "next-exit").send().await?;
         let raw = if terminal && stdin { RawMode::enter() } else { None };
+        let _signals = (!terminal).then(|| stream::signals(client, name));
         client.post(format!("/containers/{name}/start")).send().await?;
-        let joined = stream::join(connection, &Join { terminal, stdin }).await;
+        let _sizes = terminal.then(|| stream::sizes(client, format!("/containers/{name}/resize")));
+        let keys = Keys::of(self.detach_keys.as_deref());
+        let joined = stream::join(connection, &Join { terminal, stdin, keys }).await;
         drop(raw);
-        if joined? == Ended::Detached {
-            return Ok(());
-        }
+        joined?.unless_detached()?;
         match exit_code(waiting).await? {
             0 => Ok(()),
             code => Err(CliError::silent(code)),
@@ -154,7 +173,7 @@ impl Stop {
     pub async fn run(self, client: &Client, verb: &str) -> Outcome {
         each(&self.containers, async |name| {
             let call = client.post(format!("/containers/{name}/{verb}"));
-            call.query_some("signal", self.signal.as_deref()).query_some("t", self.time).send().await?;
+            call.query_some("signal", self.signal.as_deref()).query_some("t", self.timeout).send().await?;
             line(name);
             Ok(())
         })
@@ -195,10 +214,12 @@ impl Names {
         })
         .await
     }
+}
 
+impl Top {
     /// Prints the processes of the one container named; further words go to `ps`.
-    pub async fn top(self, client: &Client) -> Outcome {
-        let (name, ps) = self.containers.split_first().expect("clap requires one container");
+    pub async fn run(self, client: &Client) -> Outcome {
+        let (name, ps) = (&self.container, &self.arguments);
         let call = client.get(format!("/containers/{name}/top")).query_some("ps_args", Some(ps.join(" ")));
         let top = call.value().await?;
         let cells = |row: &Value| -> Vec<String> {
@@ -211,6 +232,7 @@ impl Names {
         let rows = top["Processes"].as_array().into_iter().flatten().map(cells);
         crate::output::print(&crate::output::table(
             std::iter::once(cells(&top["Titles"])).chain(rows).collect(),
+            TOP_MIN,
         ));
         Ok(())
     }

@@ -2,28 +2,44 @@
 
 pub mod attach;
 pub mod exec;
+pub mod files;
 pub mod flags;
 pub mod lifecycle;
 pub mod list;
 pub mod port;
 pub mod run;
+pub mod stats;
 
 use crate::Outcome;
 use crate::client::Client;
-use crate::commands::inspect::{self, Kind};
+use crate::commands::inspect;
 use clap::Subcommand;
 
-/// `container COMMAND`; each is a command of its own as well.
+/// `container COMMAND`
 #[derive(Debug, Subcommand)]
 pub enum Container {
+    /// A command that needs no word `container` before it
+    #[command(flatten)]
+    Verb(Verb),
+    /// Display detailed information on one or more containers
+    Inspect(inspect::OfContainers),
+}
+
+/// Commands on containers that stand at the top as well.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
     /// Attach local standard input, output, and error streams to a running container
     Attach(attach::Attach),
+    /// Create a new image from a container's changes
+    Commit(files::Commit),
     /// Create a new container
     Create(Box<run::Create>),
+    /// Inspect changes to files or directories on a container's filesystem
+    Diff(files::Diff),
     /// Execute a command in a running container
     Exec(exec::Exec),
-    /// Display detailed information on one or more containers
-    Inspect(inspect::Inspect),
+    /// Export a container's filesystem as a tar archive
+    Export(files::Export),
     /// Kill one or more running containers
     Kill(lifecycle::Kill),
     /// Fetch the logs of a container
@@ -46,10 +62,12 @@ pub enum Container {
     Run(Box<run::Run>),
     /// Start one or more stopped containers
     Start(lifecycle::Start),
+    /// Display a live stream of container(s) resource usage statistics
+    Stats(stats::Stats),
     /// Stop one or more running containers
     Stop(lifecycle::Stop),
     /// Display the running processes of a container
-    Top(lifecycle::Names),
+    Top(lifecycle::Top),
     /// Unpause all processes within one or more containers
     Unpause(lifecycle::Names),
     /// Block until one or more containers stop, then print their exit codes
@@ -60,24 +78,37 @@ impl Container {
     /// Runs the command.
     pub async fn run(self, client: &Client) -> Outcome {
         match self {
-            Container::Attach(it) => it.run(client).await,
-            Container::Create(it) => it.run(client).await,
-            Container::Exec(it) => it.run(client).await,
-            Container::Inspect(it) => it.run(client, Some(Kind::Container)).await,
-            Container::Kill(it) => it.run(client).await,
-            Container::Logs(it) => it.run(client).await,
-            Container::Ls(it) => it.run(client).await,
-            Container::Pause(it) => it.call(client, "pause").await,
-            Container::Port(it) => it.run(client).await,
-            Container::Rename(it) => it.run(client).await,
-            Container::Restart(it) => it.run(client, "restart").await,
-            Container::Rm(it) => it.run(client).await,
-            Container::Run(it) => it.run(client).await,
-            Container::Start(it) => it.run(client).await,
-            Container::Stop(it) => it.run(client, "stop").await,
-            Container::Top(it) => it.top(client).await,
-            Container::Unpause(it) => it.call(client, "unpause").await,
-            Container::Wait(it) => it.wait(client).await,
+            Container::Verb(it) => it.run(client).await,
+            Container::Inspect(it) => it.run(client).await,
+        }
+    }
+}
+
+impl Verb {
+    /// Runs the command.
+    pub async fn run(self, client: &Client) -> Outcome {
+        match self {
+            Verb::Attach(it) => it.run(client).await,
+            Verb::Commit(it) => it.run(client).await,
+            Verb::Create(it) => it.run(client).await,
+            Verb::Diff(it) => it.run(client).await,
+            Verb::Exec(it) => it.run(client).await,
+            Verb::Export(it) => it.run(client).await,
+            Verb::Kill(it) => it.run(client).await,
+            Verb::Logs(it) => it.run(client).await,
+            Verb::Ls(it) => it.run(client).await,
+            Verb::Pause(it) => it.call(client, "pause").await,
+            Verb::Port(it) => it.run(client).await,
+            Verb::Rename(it) => it.run(client).await,
+            Verb::Restart(it) => it.run(client, "restart").await,
+            Verb::Rm(it) => it.run(client).await,
+            Verb::Run(it) => it.run(client).await,
+            Verb::Start(it) => it.run(client).await,
+            Verb::Stats(it) => it.run(client).await,
+            Verb::Stop(it) => it.run(client, "stop").await,
+            Verb::Top(it) => it.run(client).await,
+            Verb::Unpause(it) => it.call(client, "unpause").await,
+            Verb::Wait(it) => it.wait(client).await,
         }
     }
 }

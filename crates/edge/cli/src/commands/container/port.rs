@@ -24,6 +24,13 @@ impl Port {
         let container = client.get(format!("/containers/{name}/json")).value().await?;
         let ports = container["NetworkSettings"]["Ports"].as_object().cloned().unwrap_or_default();
         if let Some(asked) = &self.port {
+            let number = asked.split('/').next().unwrap_or_default();
+            if number.parse::<u16>().is_err() {
+                let is_number = !number.is_empty() && number.chars().all(|c| c.is_ascii_digit());
+                let why = if is_number { "value out of range" } else { "invalid syntax" };
+                let why = format!("strconv.ParseUint: parsing \"{number}\": {why}");
+                return Err(CliError::new(format!("Error: invalid port ({number}): {why}")));
+            }
             let key = if asked.contains('/') { asked.clone() } else { format!("{asked}/tcp") };
             let found = ports.get(&key).map(addresses).unwrap_or_default();
             if found.is_empty() {

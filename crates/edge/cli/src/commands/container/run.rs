@@ -2,7 +2,9 @@
 
 use super::flags::CreateFlags;
 use crate::client::Client;
-use crate::commands::image;
+use crate::commands::image::pull::{Place, pull};
+use crate::commands::read;
+use crate::detach::Keys;
 use crate::output::{line, note};
 use crate::stream::{self, Ended, Join};
 use crate::terminal::{self, RawMode};
@@ -17,7 +19,7 @@ pub struct Run {
     #[arg(short, long)]
     detach: bool,
     /// Attach to STDIN, STDOUT or STDERR
-    #[arg(short, long, value_name = "list")]
+    #[arg(short, long, value_name = "list", value_parser = read::stream)]
     attach: Vec<String>,
     /// Proxy received signals to the process
     #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
@@ -104,9 +106,8 @@ impl Run {
     }
 
     async fn attached(&self, client: &Client, id: &str) -> Result<i32, CliError> {
-        let wants = |stream: &str| {
-            self.attach.is_empty() || self.attach.iter().any(|a| a.eq_ignore_ascii_case(stream))
-        };
+        let wants =
+            |stream: &str| self.attach.is_empty() || self.attach.iter().any(|attached| attached == stream);
         let stdin = self.flags.interactive && wants("stdin");
         let connection = client
             .post(format!("/containers/{id}/attach"))
@@ -122,7 +123,9 @@ impl Run {
         let waiting =
             client.post(format!("/containers/{id}/wait")).query("condition", condition).send().await?;
         let raw = if self.flags.tty { RawMode::enter() } else { None };
-        let join = Join { terminal: self.flags.tty, stdin };
+        let signals = (!self.flags.tty && self.sig_proxy).then(|| stream::signals(client, id));
+        let keys = Keys::of(self.detach_keys.as_deref());
+        let join = Join { terminal: self.flags.tty, stdin, keys };
         let streams = tokio::spawn(async move { stream::join(connection, &join).await });
         if let Err(error) = start(client, id).await {
             streams.abort();
@@ -133,25 +136,15 @@ impl Run {
             }
             return Err(refused(error, "run"));
         }
-        let followers = self.followers(client, id);
+        let sizes = self.flags.tty.then(|| stream::sizes(client, format!("/containers/{id}/resize")));
         let joined =
             streams.await.map_err(|error| CliError::new(format!("copy container output: {error}")))?;
         drop(raw);
-        drop(followers);
+        drop((sizes, signals));
         match joined? {
             Ended::Detached => Ok(0),
             Ended::ByContainer => super::lifecycle::exit_code(waiting).await,
         }
-    }
-
-    fn followers(&self, client: &Client, id: &str) -> tokio::task::JoinSet<()> {
-        let mut followers = tokio::task::JoinSet::new();
-        if self.flags.tty {
-            followers.spawn(stream::follow_size(client.clone(), format!("/containers/{id}/resize")));
-        } else if self.sig_proxy {
-            followers.spawn(stream::forward_signals(client.clone(), id.to_owned()));
-        }
-        followers
     }
 }
 
@@ -184,9 +177,13 @@ impl Wanted<'_> {
             let known = "must be one of \"always\", \"missing\" or \"never\"";
             return Err(CliError::new(format!("invalid pull option: '{}': {known}", flags.pull)));
         }
+        if !docker::reference::is_identifier(image) {
+            docker::Reference::parse(image).map_err(|error| CliError::new(error.to_string()))?;
+        }
         let body = flags.body(image, self.command, self.attached)?;
+        let place = if self.quiet { Place::Nowhere } else { Place::Stderr };
         if flags.pull == "always" {
-            image::pull::pull(client, image, flags.platform.as_deref(), self.quiet).await?;
+            pull(client, image, flags.platform.as_deref(), place).await?;
         }
         let attempt = || {
             client
@@ -198,8 +195,9 @@ impl Wanted<'_> {
         };
         let created = match attempt().await {
             Err(error) if error.status == Some(404) && flags.pull == "missing" => {
-                note(&format!("Unable to find image '{}' locally", image::familiar(image)));
-                image::pull::pull(client, image, flags.platform.as_deref(), self.quiet).await?;
+                let shown = docker::Reference::parse(image).map(|name| name.with_default_tag().familiar());
+                note(&format!("Unable to find image '{}' locally", shown.as_deref().unwrap_or(image)));
+                pull(client, image, flags.platform.as_deref(), place).await?;
                 attempt().await?
             }
             other => other?,
@@ -218,7 +216,10 @@ impl Wanted<'_> {
 fn write_new(file: &str, id: &str) -> Result<(), CliError> {
     let opened = std::fs::OpenOptions::new().write(true).create_new(true).open(file);
     let written = opened.and_then(|mut file| std::io::Write::write_all(&mut file, id.as_bytes()));
-    written.map_err(|error| CliError::new(format!("failed to create the container ID file: {file}: {error}")))
+    written.map_err(|error| {
+        let error = CliError::file("open", file, &error);
+        CliError::new(format!("failed to create the container ID file: {error}"))
+    })
 }
 
 /// Starts a container; the exit code of a refusal is the one docker's client gives (125, 126, 127).

@@ -1,7 +1,9 @@
 //! Commands on images.
 
+pub mod build;
 pub mod list;
 pub mod pull;
+pub mod push;
 
 use crate::client::Client;
 use crate::commands::inspect::{self, Kind};
@@ -10,13 +12,40 @@ use crate::output::{self, Row, Shape, Wish, line};
 use crate::{CliError, Outcome, each};
 use clap::{Args, Subcommand};
 use futures_util::StreamExt as _;
+use pull::Place;
 use serde_json::Value;
 use std::io;
 use tokio_util::io::ReaderStream;
 
+const HISTORY: Shape = Shape {
+    columns: &[
+        ("ID", "IMAGE"),
+        ("CreatedSince", "CREATED"),
+        ("CreatedBy", "CREATED BY"),
+        ("Size", "SIZE"),
+        ("Comment", "COMMENT"),
+    ],
+    quiet: "ID",
+    others: &[],
+};
+/// As [`HISTORY`] with moments instead of spans.
+const EXACT_HISTORY: Shape = Shape {
+    columns: &[
+        ("ID", "IMAGE"),
+        ("CreatedAt", "CREATED AT"),
+        ("CreatedBy", "CREATED BY"),
+        ("Size", "SIZE"),
+        ("Comment", "COMMENT"),
+    ],
+    quiet: "ID",
+    others: &[("CreatedSince", "CREATED")],
+};
+
 /// `image COMMAND`
 #[derive(Debug, Subcommand)]
 pub enum Image {
+    /// Build an image from a Dockerfile
+    Build(Box<build::Build>),
     /// Show the history of an image
     History(History),
     /// Import the contents from a tarball to create a filesystem image
@@ -28,11 +57,17 @@ pub enum Image {
     /// List images
     #[command(visible_alias = "list")]
     Ls(list::List),
+    /// Remove unused images
+    Prune(push::Prune),
     /// Download an image from a registry
     Pull(pull::Pull),
+    /// Upload an image to a registry
+    Push(push::Push),
     /// Remove one or more images
     #[command(visible_alias = "remove")]
     Rm(Remove),
+    /// Save one or more images to a tar archive (streamed to STDOUT by default)
+    Save(push::Save),
     /// Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE
     Tag(Tag),
 }
@@ -40,9 +75,12 @@ pub enum Image {
 /// `history [OPTIONS] IMAGE`
 #[derive(Debug, Args)]
 pub struct History {
-    /// Format output using a custom template
+    /// Format output using a custom template: 'table', 'table TEMPLATE', 'json' or a Go template
     #[arg(long)]
     format: Option<String>,
+    /// Print sizes and dates in human readable format
+    #[arg(short = 'H', long, default_value_t = true)]
+    human: bool,
     /// Don't truncate output
     #[arg(long)]
     no_trunc: bool,
@@ -109,23 +147,20 @@ impl Image {
     /// Runs the command.
     pub async fn run(self, client: &Client) -> Outcome {
         match self {
+            Image::Build(it) => it.run(client).await,
             Image::History(it) => it.run(client).await,
             Image::Import(it) => it.run(client).await,
-            Image::Inspect(it) => it.run(client, Some(Kind::Image)).await,
+            Image::Inspect(it) => it.run(client, Kind::Image).await,
             Image::Load(it) => it.run(client).await,
             Image::Ls(it) => it.run(client).await,
+            Image::Prune(it) => it.run(client).await,
+            Image::Push(it) => it.run(client).await,
+            Image::Save(it) => it.run(client).await,
             Image::Pull(it) => it.run(client).await,
             Image::Rm(it) => it.run(client).await,
             Image::Tag(it) => it.run(client).await,
         }
     }
-}
-
-/// The short form of an image's name, with a tag: `docker.io/library/nginx` → `nginx:latest`.
-pub fn familiar(image: &str) -> String {
-    let short = image.trim_start_matches("docker.io/").trim_start_matches("library/");
-    let last = short.rsplit('/').next().unwrap_or(short);
-    if last.contains(':') || last.contains('@') { short.to_owned() } else { format!("{short}:latest") }
 }
 
 async fn read_input(
@@ -156,7 +191,7 @@ impl Import {
         for change in self.change {
             call = call.query("changes", change);
         }
-        pull::follow(call.send().await?, true).await
+        pull::follow(call.send().await?, Place::Stdout).await
     }
 }
 
@@ -177,8 +212,10 @@ impl Load {
             }
             path => path.unwrap_or("-"),
         };
-        let call = client.post("/images/load").flag("quiet", self.quiet);
-        pull::follow(call.stream("application/x-tar", read_input(path).await?).send().await?, !self.quiet)
+        // Without a terminal nobody watches: only the names are wanted.
+        let quiet = self.quiet || output::columns().is_none();
+        let call = client.post("/images/load").flag("quiet", quiet);
+        pull::follow(call.stream("application/x-tar", read_input(path).await?).send().await?, Place::Stdout)
             .await
     }
 }
@@ -228,33 +265,30 @@ impl Tag {
 impl History {
     /// Prints the steps that made the image, newest first.
     pub async fn run(self, client: &Client) -> Outcome {
-        const SHAPE: Shape = Shape {
-            columns: &[
-                ("ID", "IMAGE"),
-                ("CreatedSince", "CREATED"),
-                ("CreatedBy", "CREATED BY"),
-                ("Size", "SIZE"),
-                ("Comment", "COMMENT"),
-            ],
-            quiet: "ID",
-            others: &[],
-        };
         let found = client.get(format!("/images/{}/history", self.image)).value().await?;
-        let row = |step: &Value| {
-            let text = |key: &str| step[key].as_str().unwrap_or_default();
-            let created = step["Created"].as_i64().unwrap_or(0);
-            let by = text("CreatedBy").replace('\t', " ");
-            let id = text("Id").trim_start_matches("sha256:");
-            Row::new()
-                .with("ID", if self.no_trunc { text("Id").to_owned() } else { id.chars().take(12).collect() })
-                .with("CreatedSince", format!("{} ago", super::show::ago(created)))
-                .with("CreatedAt", rfc3339(created))
-                .with("CreatedBy", if self.no_trunc { by } else { shorten(&by, 45) })
-                .with("Size", size(step["Size"].as_i64().unwrap_or(0)))
-                .with("Comment", text("Comment"))
+        let rows: Vec<Row> = found.as_array().into_iter().flatten().map(|step| self.row(step)).collect();
+        let shape = if self.human { &HISTORY } else { &EXACT_HISTORY };
+        output::list(shape, &Wish { format: self.format.as_deref(), quiet: self.quiet }, &rows)
+    }
+
+    fn row(&self, step: &Value) -> Row {
+        let text = |key: &str| step[key].as_str().unwrap_or_default();
+        let created = step["Created"].as_i64().unwrap_or(0);
+        let since = match (self.human, created) {
+            (true, ..=0) => "N/A".to_owned(),
+            (true, _) => format!("{} ago", super::show::ago(created)),
+            (false, _) => rfc3339(created),
         };
-        let rows: Vec<Row> = found.as_array().into_iter().flatten().map(row).collect();
-        output::list(&SHAPE, &Wish { format: self.format.as_deref(), quiet: self.quiet }, &rows)
+        let by = text("CreatedBy").replace('\t', " ");
+        let id = text("Id").trim_start_matches("sha256:");
+        let bytes = step["Size"].as_i64().unwrap_or(0);
+        Row::new()
+            .with("ID", if self.no_trunc { text("Id").to_owned() } else { id.chars().take(12).collect() })
+            .with("CreatedSince", since)
+            .with("CreatedAt", rfc3339(created))
+            .with("CreatedBy", if self.no_trunc { by } else { shorten(&by, 45) })
+            .with("Size", if self.human { size(bytes) } else { bytes.to_string() })
+            .with("Comment", text("Comment"))
     }
 }
 
@@ -268,9 +302,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_shown_short_and_split_at_the_tag() {
-        assert_eq!(familiar("docker.io/library/nginx"), "nginx:latest");
-        assert_eq!(familiar("127.0.0.1:5000/a/b:1"), "127.0.0.1:5000/a/b:1");
+    fn names_are_split_at_the_tag() {
         assert_eq!(split_tag("127.0.0.1:5000/a"), ("127.0.0.1:5000/a".to_owned(), String::new()));
         assert_eq!(split_tag("a:1"), ("a".to_owned(), "1".to_owned()));
     }

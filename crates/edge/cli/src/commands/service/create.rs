@@ -1,10 +1,10 @@
 //! `service create`.
 
 use super::flags::SharedFlags;
-use super::{ports, progress, registry_header};
+use super::{converge, networks, ports, registry_header, resolve, warn};
 use crate::client::Client;
 use crate::commands::{mounts, read};
-use crate::output::{line, note};
+use crate::output::line;
 use crate::{CliError, Outcome};
 use clap::Args;
 use serde_json::{Value, json};
@@ -19,53 +19,53 @@ pub struct Create {
     #[arg(long, default_value = "replicated")]
     mode: String,
     /// Service labels
-    #[arg(short, long, value_name = "list")]
+    #[arg(short, long, value_name = "list", value_parser = read::label)]
     label: Vec<String>,
     /// Container labels
-    #[arg(long, value_name = "list")]
+    #[arg(long, value_name = "list", value_parser = read::label)]
     container_label: Vec<String>,
     /// Set environment variables
-    #[arg(short, long, value_name = "list")]
+    #[arg(short, long, value_name = "list", value_parser = read::variable)]
     env: Vec<String>,
     /// Read in a file of environment variables
     #[arg(long, value_name = "list")]
     env_file: Vec<String>,
     /// Attach a filesystem mount to the service
-    #[arg(long, value_name = "mount")]
-    mount: Vec<String>,
+    #[arg(long, value_name = "mount", value_parser = mounts::parse)]
+    mount: Vec<Value>,
     /// Placement constraints
     #[arg(long, value_name = "list")]
     constraint: Vec<String>,
     /// Add a placement preference
-    #[arg(long, value_name = "pref")]
-    placement_pref: Vec<String>,
+    #[arg(long, value_name = "pref", value_parser = preference)]
+    placement_pref: Vec<Value>,
     /// Network attachments
-    #[arg(long, value_name = "network")]
-    network: Vec<String>,
+    #[arg(long, value_name = "network", value_parser = networks::parse)]
+    network: Vec<Value>,
     /// Publish a port as a node port
-    #[arg(short, long, value_name = "port")]
-    publish: Vec<String>,
+    #[arg(short, long, value_name = "port", value_parser = ports::parse)]
+    publish: Vec<Value>,
     /// Set one or more supplementary user groups for the container
     #[arg(long, value_name = "list")]
     group: Vec<String>,
     /// Set custom DNS servers
-    #[arg(long, value_name = "list")]
+    #[arg(long, value_name = "list", value_parser = read::address)]
     dns: Vec<String>,
     /// Set DNS options
     #[arg(long, value_name = "list")]
     dns_option: Vec<String>,
     /// Set custom DNS search domains
-    #[arg(long, value_name = "list")]
+    #[arg(long, value_name = "list", value_parser = read::domain)]
     dns_search: Vec<String>,
     /// Set one or more custom host-to-IP mappings (host:ip)
-    #[arg(long, value_name = "list")]
+    #[arg(long, value_name = "list", value_parser = read::extra_host)]
     host: Vec<String>,
     /// Sysctl options
     #[arg(long, value_name = "list")]
     sysctl: Vec<String>,
     /// Ulimit options
-    #[arg(long, value_name = "ulimit")]
-    ulimit: Vec<String>,
+    #[arg(long, value_name = "ulimit", value_parser = read::ulimit)]
+    ulimit: Vec<Value>,
     /// Add Linux capabilities
     #[arg(long, value_name = "list")]
     cap_add: Vec<String>,
@@ -84,18 +84,19 @@ pub struct Create {
 impl Create {
     /// Creates the service and waits until it runs, unless detached.
     pub async fn run(self, client: &Client) -> Outcome {
-        let spec = self.spec()?;
+        let mut spec = self.spec()?;
+        let shared = &self.shared;
+        let warning =
+            resolve::resolve(client, &mut spec, !shared.no_resolve_image, shared.with_registry_auth).await;
         let call = client.post("/services/create").json(&spec);
-        let created = registry_header(call, &self.image, self.shared.with_registry_auth).value().await?;
-        for warning in created["Warnings"].as_array().into_iter().flatten() {
-            note(&format!("WARNING: {}", warning.as_str().unwrap_or_default()));
-        }
+        let created = registry_header(call, &self.image, shared.with_registry_auth).value().await?;
+        warn(&created, warning);
         let id = created["ID"].as_str().unwrap_or_default();
         line(id);
-        if self.shared.detach {
+        if shared.detach {
             return Ok(());
         }
-        progress::converge(client, id, self.shared.quiet).await
+        converge::wait(client, id, shared.quiet).await
     }
 
     fn spec(&self) -> Result<Value, CliError> {
@@ -116,18 +117,14 @@ impl Create {
             "Mode": mode,
         });
         if !self.publish.is_empty() {
-            spec["EndpointSpec"]["Ports"] = ports::parse_all("-p, --publish", &self.publish)?;
+            spec["EndpointSpec"]["Ports"] = Value::Array(ports::flat(&self.publish));
         }
-        let preferences: Result<Vec<Value>, CliError> =
-            self.placement_pref.iter().map(|text| preference(text)).collect();
-        let preferences = preferences?;
-        if !self.constraint.is_empty() || !preferences.is_empty() {
+        if !self.constraint.is_empty() || !self.placement_pref.is_empty() {
             spec["TaskTemplate"]["Placement"] =
-                json!({"Constraints": self.constraint, "Preferences": preferences});
+                json!({"Constraints": self.constraint, "Preferences": self.placement_pref});
         }
         if !self.network.is_empty() {
-            let targets: Vec<Value> = self.network.iter().map(|name| json!({"Target": name})).collect();
-            spec["TaskTemplate"]["Networks"] = json!(targets);
+            spec["TaskTemplate"]["Networks"] = Value::Array(self.network.clone());
         }
         self.shared.write(&mut spec)?;
         Ok(spec)
@@ -143,7 +140,7 @@ impl Create {
         list("Args", &self.command);
         list("Env", &read::environment(&self.env, &self.env_file)?);
         list("Groups", &self.group);
-        list("Hosts", &self.host.iter().map(|host| hosts_line(host)).collect::<Result<Vec<_>, _>>()?);
+        list("Hosts", &self.host.iter().map(|host| hosts_line(host)).collect::<Vec<_>>());
         list("CapabilityAdd", &self.cap_add);
         list("CapabilityDrop", &self.cap_drop);
         if !self.container_label.is_empty() {
@@ -153,14 +150,10 @@ impl Create {
             container["Sysctls"] = read::pairs(&self.sysctl);
         }
         if !self.mount.is_empty() {
-            let mounts: Result<Vec<Value>, CliError> =
-                self.mount.iter().map(|text| mounts::parse_flag("--mount", text)).collect();
-            container["Mounts"] = json!(mounts?);
+            container["Mounts"] = json!(self.mount);
         }
         if !self.ulimit.is_empty() {
-            let limits: Result<Vec<Value>, CliError> =
-                self.ulimit.iter().map(|text| read::ulimit(text)).collect();
-            container["Ulimits"] = json!(limits?);
+            container["Ulimits"] = json!(self.ulimit);
         }
         for (key, values) in
             [("Nameservers", &self.dns), ("Options", &self.dns_option), ("Search", &self.dns_search)]
@@ -174,11 +167,9 @@ impl Create {
 }
 
 /// `name:ip` as the line of a hosts file.
-fn hosts_line(text: &str) -> Result<String, CliError> {
-    let (name, ip) = text
-        .split_once([':', '='])
-        .ok_or_else(|| CliError::new(format!("bad format for add-host: {text:?}")))?;
-    Ok(format!("{ip} {name}"))
+fn hosts_line(text: &str) -> String {
+    let (name, ip) = text.split_once(':').unwrap_or((text, ""));
+    format!("{ip} {name}")
 }
 
 /// `spread=node.labels.zone`.

@@ -5,7 +5,7 @@
 
 use crate::CliError;
 use crate::commands::container::flags::HealthFlags;
-use crate::commands::read;
+use crate::commands::read::{self, Words};
 use clap::Args;
 use serde_json::{Value, json};
 
@@ -28,8 +28,8 @@ pub struct SharedFlags {
     #[arg(long)]
     hostname: Option<String>,
     /// Overwrite the default ENTRYPOINT of the image
-    #[arg(long)]
-    entrypoint: Option<String>,
+    #[arg(long, value_name = "command", value_parser = read::words)]
+    entrypoint: Option<Words>,
     /// Allocate a pseudo-TTY
     #[arg(short, long)]
     tty: bool,
@@ -61,8 +61,8 @@ pub struct SharedFlags {
     #[arg(long, value_name = "list")]
     log_opt: Vec<String>,
     /// Time to wait before force killing a container (ns|us|ms|s|m|h) (default 10s)
-    #[arg(long, value_name = "duration")]
-    stop_grace_period: Option<String>,
+    #[arg(long, value_name = "duration", value_parser = read::duration)]
+    stop_grace_period: Option<i64>,
     /// Signal to stop the container
     #[arg(long)]
     stop_signal: Option<String>,
@@ -80,20 +80,20 @@ pub struct SharedFlags {
 #[command(next_help_heading = "Resources")]
 struct Limits {
     /// Limit CPUs
-    #[arg(long, value_name = "decimal")]
-    limit_cpu: Option<String>,
+    #[arg(long, value_name = "decimal", value_parser = read::cpus)]
+    limit_cpu: Option<i64>,
     /// Limit Memory
-    #[arg(long, value_name = "bytes")]
-    limit_memory: Option<String>,
+    #[arg(long, value_name = "bytes", value_parser = read::size)]
+    limit_memory: Option<i64>,
     /// Limit maximum number of processes (default 0 = unlimited)
     #[arg(long)]
     limit_pids: Option<i64>,
     /// Reserve CPUs
-    #[arg(long, value_name = "decimal")]
-    reserve_cpu: Option<String>,
+    #[arg(long, value_name = "decimal", value_parser = read::cpus)]
+    reserve_cpu: Option<i64>,
     /// Reserve Memory
-    #[arg(long, value_name = "bytes")]
-    reserve_memory: Option<String>,
+    #[arg(long, value_name = "bytes", value_parser = read::size)]
+    reserve_memory: Option<i64>,
 }
 
 #[derive(Debug, Clone, Default, Args)]
@@ -103,14 +103,14 @@ struct Restart {
     #[arg(long)]
     restart_condition: Option<String>,
     /// Delay between restart attempts (ns|us|ms|s|m|h) (default 5s)
-    #[arg(long, value_name = "duration")]
-    restart_delay: Option<String>,
+    #[arg(long, value_name = "duration", value_parser = read::duration)]
+    restart_delay: Option<i64>,
     /// Maximum number of restarts before giving up
     #[arg(long)]
     restart_max_attempts: Option<u64>,
     /// Window used to evaluate the restart policy (ns|us|ms|s|m|h)
-    #[arg(long, value_name = "duration")]
-    restart_window: Option<String>,
+    #[arg(long, value_name = "duration", value_parser = read::duration)]
+    restart_window: Option<i64>,
 }
 
 #[derive(Debug, Clone, Default, Args)]
@@ -120,11 +120,11 @@ struct Update {
     #[arg(long)]
     update_parallelism: Option<u64>,
     /// Delay between updates (ns|us|ms|s|m|h) (default 0s)
-    #[arg(long, value_name = "duration")]
-    update_delay: Option<String>,
+    #[arg(long, value_name = "duration", value_parser = read::duration)]
+    update_delay: Option<i64>,
     /// Duration after each task update to monitor for failure (ns|us|ms|s|m|h)
-    #[arg(long, value_name = "duration")]
-    update_monitor: Option<String>,
+    #[arg(long, value_name = "duration", value_parser = read::duration)]
+    update_monitor: Option<i64>,
     /// Action on update failure ("pause", "continue", "rollback")
     #[arg(long)]
     update_failure_action: Option<String>,
@@ -138,11 +138,11 @@ struct Update {
     #[arg(long)]
     rollback_parallelism: Option<u64>,
     /// Delay between task rollbacks (ns|us|ms|s|m|h) (default 0s)
-    #[arg(long, value_name = "duration")]
-    rollback_delay: Option<String>,
+    #[arg(long, value_name = "duration", value_parser = read::duration)]
+    rollback_delay: Option<i64>,
     /// Duration after each task rollback to monitor for failure (ns|us|ms|s|m|h)
-    #[arg(long, value_name = "duration")]
-    rollback_monitor: Option<String>,
+    #[arg(long, value_name = "duration", value_parser = read::duration)]
+    rollback_monitor: Option<i64>,
     /// Action on rollback failure ("pause", "continue")
     #[arg(long)]
     rollback_failure_action: Option<String>,
@@ -161,10 +161,6 @@ fn set(place: &mut Value, key: &str, value: Option<impl Into<Value>>) {
     }
 }
 
-fn nanos(text: &Option<String>) -> Result<Option<i64>, CliError> {
-    text.as_deref().map(read::duration).transpose()
-}
-
 impl SharedFlags {
     /// Writes what was given into `spec`.
     ///
@@ -173,8 +169,8 @@ impl SharedFlags {
     pub fn write(&self, spec: &mut Value) -> Result<(), CliError> {
         self.write_container(&mut spec["TaskTemplate"]["ContainerSpec"])?;
         let task = &mut spec["TaskTemplate"];
-        self.limits.write(task)?;
-        self.restart.write(task)?;
+        self.limits.write(task);
+        self.restart.write(task);
         if self.log_driver.is_some() || !self.log_opt.is_empty() {
             task["LogDriver"] = json!({"Name": self.log_driver, "Options": read::pairs(&self.log_opt)});
         }
@@ -187,43 +183,23 @@ impl SharedFlags {
         if let Some(mode) = &self.endpoint_mode {
             spec["EndpointSpec"]["Mode"] = json!(mode);
         }
-        self.update.write(spec)
+        self.update.write(spec);
+        Ok(())
     }
 
     fn write_container(&self, container: &mut Value) -> Result<(), CliError> {
         set(container, "Dir", self.workdir.clone());
         set(container, "User", self.user.clone());
         set(container, "Hostname", self.hostname.clone());
-        set(container, "Command", self.entrypoint.as_ref().map(|command| words(command)));
+        set(container, "Command", self.entrypoint.as_ref().map(|command| command.0.clone()));
         set(container, "TTY", self.tty.then_some(true));
         set(container, "ReadOnly", self.read_only.then_some(true));
         set(container, "Init", self.init.then_some(true));
-        set(container, "StopGracePeriod", nanos(&self.stop_grace_period)?);
+        set(container, "StopGracePeriod", self.stop_grace_period);
         set(container, "StopSignal", self.stop_signal.clone());
         set(container, "Healthcheck", self.health.check()?);
         Ok(())
     }
-}
-
-/// Splits at blanks; quotes keep words together.
-fn words(text: &str) -> Vec<String> {
-    let mut words = Vec::new();
-    let mut word = None::<String>;
-    let mut quote = None;
-    for c in text.chars() {
-        match quote {
-            Some(open) if c == open => quote = None,
-            Some(_) => word.get_or_insert_default().push(c),
-            None if c == '"' || c == '\'' => {
-                quote = Some(c);
-                word.get_or_insert_default();
-            }
-            None if c.is_whitespace() => words.extend(word.take()),
-            None => word.get_or_insert_default().push(c),
-        }
-    }
-    words.extend(word);
-    words
 }
 
 /// Sets the number of replicas of a replicated service.
@@ -239,29 +215,25 @@ pub fn scale(spec: &mut Value, replicas: u64) -> Result<(), CliError> {
 }
 
 impl Limits {
-    fn write(&self, task: &mut Value) -> Result<(), CliError> {
-        let cpus = |text: &Option<String>| text.as_deref().map(read::cpus).transpose();
-        let bytes = |text: &Option<String>| text.as_deref().map(read::size).transpose();
+    fn write(&self, task: &mut Value) {
         let any_limit = self.limit_cpu.is_some() || self.limit_memory.is_some() || self.limit_pids.is_some();
         if any_limit {
             let limits = &mut task["Resources"]["Limits"];
-            set(limits, "NanoCPUs", cpus(&self.limit_cpu)?);
-            set(limits, "MemoryBytes", bytes(&self.limit_memory)?);
+            set(limits, "NanoCPUs", self.limit_cpu);
+            set(limits, "MemoryBytes", self.limit_memory);
             set(limits, "Pids", self.limit_pids);
         }
         if self.reserve_cpu.is_some() || self.reserve_memory.is_some() {
             let reserved = &mut task["Resources"]["Reservations"];
-            set(reserved, "NanoCPUs", cpus(&self.reserve_cpu)?);
-            set(reserved, "MemoryBytes", bytes(&self.reserve_memory)?);
+            set(reserved, "NanoCPUs", self.reserve_cpu);
+            set(reserved, "MemoryBytes", self.reserve_memory);
         }
-        Ok(())
     }
 }
 
 impl Restart {
-    fn write(&self, task: &mut Value) -> Result<(), CliError> {
-        let delay = nanos(&self.restart_delay)?;
-        let window = nanos(&self.restart_window)?;
+    fn write(&self, task: &mut Value) {
+        let (delay, window) = (self.restart_delay, self.restart_window);
         let given = self.restart_condition.is_some() || self.restart_max_attempts.is_some();
         if given || delay.is_some() || window.is_some() {
             let policy = &mut task["RestartPolicy"];
@@ -270,28 +242,27 @@ impl Restart {
             set(policy, "MaxAttempts", self.restart_max_attempts);
             set(policy, "Window", window);
         }
-        Ok(())
     }
 }
 
 /// The flags of one direction: forward or back.
 struct Rollout<'a> {
     parallelism: Option<u64>,
-    delay: &'a Option<String>,
-    monitor: &'a Option<String>,
+    delay: Option<i64>,
+    monitor: Option<i64>,
     failure_action: &'a Option<String>,
     max_failure_ratio: Option<f64>,
     order: &'a Option<String>,
 }
 
 impl Rollout<'_> {
-    fn write(&self, spec: &mut Value, key: &str) -> Result<(), CliError> {
-        let texts = [self.delay, self.monitor, self.failure_action, self.order];
+    fn write(&self, spec: &mut Value, key: &str) {
         let untouched = self.parallelism.is_none()
             && self.max_failure_ratio.is_none()
-            && texts.iter().all(|text| text.is_none());
+            && [self.delay, self.monitor].iter().all(Option::is_none)
+            && [self.failure_action, self.order].iter().all(|text| text.is_none());
         if untouched {
-            return Ok(());
+            return;
         }
         if spec[key].is_null() {
             // A config without parallelism means "all at once"; one at a time is what a user gets who says nothing.
@@ -299,46 +270,40 @@ impl Rollout<'_> {
         }
         let config = &mut spec[key];
         set(config, "Parallelism", self.parallelism);
-        set(config, "Delay", nanos(self.delay)?);
-        set(config, "Monitor", nanos(self.monitor)?);
+        set(config, "Delay", self.delay);
+        set(config, "Monitor", self.monitor);
         set(config, "FailureAction", self.failure_action.clone());
         set(config, "MaxFailureRatio", self.max_failure_ratio);
         set(config, "Order", self.order.clone());
-        Ok(())
     }
 }
 
 impl Update {
-    fn write(&self, spec: &mut Value) -> Result<(), CliError> {
+    fn write(&self, spec: &mut Value) {
         let forward = Rollout {
             parallelism: self.update_parallelism,
-            delay: &self.update_delay,
-            monitor: &self.update_monitor,
+            delay: self.update_delay,
+            monitor: self.update_monitor,
             failure_action: &self.update_failure_action,
             max_failure_ratio: self.update_max_failure_ratio,
             order: &self.update_order,
         };
-        forward.write(spec, "UpdateConfig")?;
+        forward.write(spec, "UpdateConfig");
         let back = Rollout {
             parallelism: self.rollback_parallelism,
-            delay: &self.rollback_delay,
-            monitor: &self.rollback_monitor,
+            delay: self.rollback_delay,
+            monitor: self.rollback_monitor,
             failure_action: &self.rollback_failure_action,
             max_failure_ratio: self.rollback_max_failure_ratio,
             order: &self.rollback_order,
         };
-        back.write(spec, "RollbackConfig")
+        back.write(spec, "RollbackConfig");
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn quotes_keep_words_together() {
-        assert_eq!(words("sh -c 'a b' \"\" c"), ["sh", "-c", "a b", "", "c"]);
-    }
 
     #[test]
     fn only_given_flags_are_written() {

@@ -7,7 +7,7 @@ use crate::commands::container::attach::{self, LogFlags};
 use crate::{CliError, Outcome, stream};
 use bytes::BytesMut;
 use clap::Args;
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::collections::BTreeMap;
 
 /// Characters of an id that are shown. Source: docker, `stringid.TruncateID`.
@@ -34,28 +34,30 @@ pub struct Logs {
     name: String,
 }
 
-/// What a line begins with, by task.
-struct Prefixes {
-    by_task: BTreeMap<String, String>,
-    width: usize,
-    with_time: bool,
-    with_details: bool,
+/// What a line begins with, by task; a task that is not known yet is asked for.
+struct Prefixes<'a> {
+    client: &'a Client,
+    known: BTreeMap<String, String>,
+    /// Names by id, of nodes and services.
+    names: BTreeMap<String, String>,
+    /// Digits of the highest slot that there is room for.
+    digits: usize,
+    how: &'a Logs,
 }
 
 impl Logs {
     /// Prints the logs.
     pub(crate) async fn run(self, client: &Client) -> Outcome {
         let name = &self.name;
-        let (path, spec, filter) = match client.get(format!("/services/{name}")).value().await {
+        let (path, spec, replicas) = match client.get(format!("/services/{name}")).value().await {
             Ok(service) => {
-                let filter = json!({"service": {service["ID"].as_str().unwrap_or_default(): true}});
-                (format!("/services/{name}/logs"), service["Spec"]["TaskTemplate"].clone(), filter)
+                let replicas = service["Spec"]["Mode"]["Replicated"]["Replicas"].as_u64().unwrap_or(0);
+                (format!("/services/{name}/logs"), service["Spec"]["TaskTemplate"].clone(), replicas)
             }
             Err(error) if error.status == Some(404) => {
                 let task = client.get(format!("/tasks/{name}")).value().await;
                 let task = task.map_err(|_| CliError::new(format!("no such task or service: {name}")))?;
-                let filter = json!({"id": {task["ID"].as_str().unwrap_or_default(): true}});
-                (format!("/tasks/{name}/logs"), task["Spec"].clone(), filter)
+                (format!("/tasks/{name}/logs"), task["Spec"].clone(), task["Slot"].as_u64().unwrap_or(0))
             }
             Err(error) => return Err(error),
         };
@@ -63,78 +65,103 @@ impl Logs {
             if !self.raw {
                 return Err(CliError::new("tty service logs only supported with --raw"));
             }
-            return attach::show(self.flags.ask(client, &path).await?, true).await;
+            return attach::show(self.flags.call(client, &path)?.send().await?, true).await;
         }
         if self.raw {
-            return attach::show(self.flags.ask(client, &path).await?, false).await;
+            return attach::show(self.flags.call(client, &path)?.send().await?, false).await;
         }
-        let prefixes = self.prefixes(client, &filter).await?;
+        let digits = replicas.to_string().len();
+        let (known, names) = (BTreeMap::new(), BTreeMap::new());
+        let mut prefixes = Prefixes { client, known, names, digits, how: &self };
         let flags = LogFlags { details: true, ..self.flags.clone() };
-        let frames = attach::frames(flags.ask(client, &path).await?.into_body());
-        let copied = stream::copy_framed_as(frames, |line| prefixes.shown(&line)).await;
-        copied.map_err(|error| CliError::new(error.to_string()))
-    }
-
-    async fn prefixes(&self, client: &Client, filter: &Value) -> Result<Prefixes, CliError> {
-        let tasks = client.get("/tasks").query("filters", filter).value().await?;
-        let name_of = |list: Value, at: &str| -> BTreeMap<String, String> {
-            let all = list.as_array().cloned().unwrap_or_default();
-            let pair =
-                |item: Value| Some((item["ID"].as_str()?.to_owned(), item.pointer(at)?.as_str()?.to_owned()));
-            all.into_iter().filter_map(pair).collect()
-        };
-        let (nodes, services) = if self.no_resolve {
-            (BTreeMap::new(), BTreeMap::new())
-        } else {
-            let nodes = client.get("/nodes").value().await?;
-            let services = client.get("/services").value().await?;
-            (name_of(nodes, "/Description/Hostname"), name_of(services, "/Spec/Name"))
-        };
-        let mut by_task = BTreeMap::new();
-        for task in tasks.as_array().into_iter().flatten() {
-            let text = |key: &str| task[key].as_str().unwrap_or_default().to_owned();
-            let cut = |id: &str| -> String {
-                if self.no_trunc { id.to_owned() } else { id.chars().take(ID_SHOWN).collect() }
-            };
-            let resolved =
-                |all: &BTreeMap<String, String>, id: &str| all.get(id).cloned().unwrap_or_else(|| cut(id));
-            let (node, service) =
-                (resolved(&nodes, &text("NodeID")), resolved(&services, &text("ServiceID")));
-            let place = match task["Slot"].as_u64() {
-                Some(slot) if slot > 0 => slot.to_string(),
-                _ => node.clone(),
-            };
-            let id = if self.no_task_ids { String::new() } else { format!(".{}", cut(&text("ID"))) };
-            by_task.insert(text("ID"), format!("{service}.{place}{id}@{node}"));
-        }
-        let width = by_task.values().map(|prefix| prefix.chars().count()).max().unwrap_or(0);
-        Ok(Prefixes { by_task, width, with_time: self.flags.timestamps, with_details: self.flags.details })
+        let frames = attach::frames(flags.call(client, &path)?.send().await?.into_body());
+        let copied = stream::copy_framed_as(frames, async |line| {
+            let line = Line::of(&line, self.flags.timestamps);
+            line.shown(&prefixes.of(&line.task).await, self.flags.details)
+        });
+        copied.await.map_err(|error| CliError::new(error.to_string()))
     }
 }
 
-impl Prefixes {
-    /// `[time ]details message` as `[time ][other details ]prefix    | message`.
-    fn shown(&self, line: &[u8]) -> BytesMut {
-        let text = String::from_utf8_lossy(line);
-        let (time, rest) = match text.split_once(' ') {
-            Some((time, rest)) if self.with_time => (format!("{time} "), rest),
-            _ => (String::new(), &*text),
+impl Prefixes<'_> {
+    async fn of(&mut self, task: &str) -> String {
+        if let Some(prefix) = self.known.get(task) {
+            return prefix.clone();
+        }
+        let prefix = match self.client.get(format!("/tasks/{task}")).value().await {
+            Ok(found) => self.prefix(&found).await,
+            // Its service was removed while its last lines were on the way.
+            Err(_) => task.to_owned(),
         };
-        let (details, message) = rest.split_once(' ').unwrap_or(("", rest));
-        let mut task = "";
-        let mut others = Vec::new();
+        self.known.insert(task.to_owned(), prefix.clone());
+        prefix
+    }
+
+    async fn prefix(&mut self, task: &Value) -> String {
+        let text = |key: &str| task[key].as_str().unwrap_or_default();
+        let node = self.name("nodes", text("NodeID"), "/Description/Hostname").await;
+        let service = self.name("services", text("ServiceID"), "/Spec/Name").await;
+        let slot = task["Slot"].as_u64().unwrap_or(0).to_string();
+        let kept = if self.how.no_trunc { usize::MAX } else { ID_SHOWN };
+        let id: String = text("ID").chars().take(kept).collect();
+        let id = if self.how.no_task_ids { String::new() } else { format!(".{id}") };
+        let room = " ".repeat(self.digits.saturating_sub(slot.len()));
+        format!("{service}.{slot}{id}@{node}{room}")
+    }
+
+    /// The name at `pointer` of an object; its id when names are not wanted or it is gone.
+    async fn name(&mut self, kind: &str, id: &str, pointer: &str) -> String {
+        if self.how.no_resolve || id.is_empty() {
+            return id.to_owned();
+        }
+        if let Some(name) = self.names.get(id) {
+            return name.clone();
+        }
+        let found = self.client.get(format!("/{kind}/{id}")).value().await.unwrap_or_default();
+        let name = found.pointer(pointer).and_then(Value::as_str).filter(|name| !name.is_empty());
+        let name = name.unwrap_or(id).to_owned();
+        self.names.insert(id.to_owned(), name.clone());
+        name
+    }
+}
+
+/// A line of a log in parts: `[time ]details message`.
+#[derive(Debug)]
+struct Line {
+    /// With a blank behind it; empty when no time was asked for.
+    time: String,
+    task: String,
+    others: Vec<String>,
+    message: BytesMut,
+}
+
+impl Line {
+    fn of(bytes: &[u8], with_time: bool) -> Line {
+        let split = |bytes: &[u8]| -> (String, BytesMut) {
+            let at = bytes.iter().position(|byte| *byte == b' ').unwrap_or(bytes.len());
+            let rest = bytes.get(at + 1..).unwrap_or_default();
+            (String::from_utf8_lossy(&bytes[..at]).into_owned(), BytesMut::from(rest))
+        };
+        let (time, rest) = if with_time { split(bytes) } else { (String::new(), BytesMut::from(bytes)) };
+        let time = if with_time { format!("{time} ") } else { time };
+        let (details, message) = split(&rest);
+        let mut line = Line { time, task: String::new(), others: Vec::new(), message };
         for detail in details.split(',') {
             match detail.split_once('=') {
-                Some(("com.docker.swarm.task.id", id)) => task = id,
+                Some(("com.docker.swarm.task.id", id)) => line.task = id.to_owned(),
                 Some((key, _)) if key.starts_with("com.docker.swarm.") => {}
-                _ => others.push(detail),
+                _ => line.others.push(detail.to_owned()),
             }
         }
-        let others = if self.with_details { format!("{} ", others.join(",")) } else { String::new() };
-        let prefix = self.by_task.get(task).map_or(task, String::as_str);
-        BytesMut::from(
-            format!("{time}{others}{prefix:<width$}    | {message}", width = self.width).as_bytes(),
-        )
+        line
+    }
+
+    /// `[time ]prefix    | [other details ]message`.
+    fn shown(&self, prefix: &str, with_details: bool) -> BytesMut {
+        let others = if with_details { format!("{} ", self.others.join(",")) } else { String::new() };
+        let mut out = BytesMut::from(format!("{}{prefix}    | {others}", self.time).as_bytes());
+        out.extend_from_slice(&self.message);
+        out
     }
 }
 
@@ -144,17 +171,14 @@ mod tests {
 
     #[test]
     fn lines_are_prefixed_with_their_task() {
-        let by_task = BTreeMap::from([("t1".to_owned(), "web.1.t1@vm".to_owned())]);
-        let mut prefixes = Prefixes { by_task, width: 11, with_time: false, with_details: false };
-        let details = "com.docker.swarm.node.id=n,com.docker.swarm.service.id=s,com.docker.swarm.task.id=t1";
-        assert_eq!(
-            &prefixes.shown(format!("{details} hi there\n").as_bytes())[..],
-            b"web.1.t1@vm    | hi there\n"
-        );
-        prefixes.with_time = true;
-        assert_eq!(
-            &prefixes.shown(format!("2026 {details} hi\n").as_bytes())[..],
-            b"2026 web.1.t1@vm    | hi\n"
-        );
+        let details =
+            "com.docker.swarm.node.id=n,com.docker.swarm.service.id=s,com.docker.swarm.task.id=t1,a=b";
+        let mut plain = format!("{details} hi ").into_bytes();
+        plain.extend_from_slice(b"\xff\n");
+        let line = Line::of(&plain, false);
+        assert_eq!(line.task, "t1");
+        assert_eq!(&line.shown("web.1.t1@vm", false)[..], b"web.1.t1@vm    | hi \xff\n");
+        let line = Line::of(format!("2026 {details} hi\n").as_bytes(), true);
+        assert_eq!(&line.shown("web.1.t1@vm", true)[..], b"2026 web.1.t1@vm    | a=b hi\n");
     }
 }

@@ -1,19 +1,22 @@
 //! Commands on services.
 
+pub mod converge;
 pub mod create;
 pub mod flags;
 pub mod list;
 pub mod logs;
+mod networks;
 pub mod ports;
-pub mod progress;
+mod resolve;
 pub mod tasks;
 pub mod update;
 
 use crate::client::{Call, Client};
 use crate::commands::inspect::{self, Kind};
-use crate::output::line;
+use crate::output::{line, note};
 use crate::{Outcome, each};
 use clap::{Args, Subcommand};
+use serde_json::Value;
 
 /// `service COMMAND`
 #[derive(Debug, Subcommand)]
@@ -21,7 +24,7 @@ pub enum Service {
     /// Create a new service
     Create(Box<create::Create>),
     /// Display detailed information on one or more services
-    Inspect(inspect::Inspect),
+    Inspect(inspect::Pretty),
     /// Fetch the logs of a service or task
     Logs(logs::Logs),
     /// List services
@@ -53,7 +56,7 @@ impl Service {
     pub async fn run(self, client: &Client) -> Outcome {
         match self {
             Service::Create(it) => it.run(client).await,
-            Service::Inspect(it) => it.run(client, Some(Kind::Service)).await,
+            Service::Inspect(it) => it.run(client, Kind::Service).await,
             Service::Logs(it) => it.run(client).await,
             Service::Ls(it) => it.run(client).await,
             Service::Ps(it) => it.run(client).await,
@@ -71,6 +74,12 @@ pub(crate) fn registry_header<'a>(call: Call<'a>, image: &str, wanted: bool) -> 
         Some(header) => call.header("x-registry-auth", header),
         None => call,
     }
+}
+
+/// What the daemon, or the look at the registry, has to say about a service that it took.
+fn warn(answer: &Value, resolved: Option<String>) {
+    let told = answer["Warnings"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    told.map(str::to_owned).chain(resolved).for_each(|warning| note(&warning));
 }
 
 impl Remove {

@@ -6,20 +6,28 @@ use crate::CliError;
 use crate::commands::ports;
 use serde_json::{Value, json};
 
-/// Reads all flags.
+/// Reads one flag: an array of ports, as a range stands for several.
 ///
 /// # Errors
-/// When one has the wrong form, or binds an address of the host.
-pub fn parse_all(flag: &str, texts: &[String]) -> Result<Value, CliError> {
-    let mut all = Vec::new();
-    for text in texts {
-        all.extend(parse(text).map_err(|error| error.for_flag(flag, text))?);
-    }
-    Ok(Value::Array(all))
+/// When it has the wrong form, or binds an address of the host.
+pub fn parse(text: &str) -> Result<Value, CliError> {
+    if text.contains('=') { Ok(json!([long(text)?])) } else { short(text).map(Value::Array) }
 }
 
-fn parse(text: &str) -> Result<Vec<Value>, CliError> {
-    if text.contains('=') { Ok(vec![long(text)?]) } else { short(text) }
+/// Reads `80[/tcp]`: a port of the container.
+///
+/// # Errors
+/// When it is not a port.
+pub fn target(text: &str) -> Result<Value, CliError> {
+    let (port, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+    let wrong = |_| CliError::new(format!("invalid containerPort: {port}"));
+    let port: u16 = port.parse().map_err(wrong)?;
+    Ok(json!({"TargetPort": port, "Protocol": protocol}))
+}
+
+/// The ports of several flags.
+pub fn flat(flags: &[Value]) -> Vec<Value> {
+    flags.iter().filter_map(Value::as_array).flatten().cloned().collect()
 }
 
 fn short(text: &str) -> Result<Vec<Value>, CliError> {
@@ -28,18 +36,24 @@ fn short(text: &str) -> Result<Vec<Value>, CliError> {
         if !port.ip.is_empty() {
             return Err(CliError::new("hostip is not supported"));
         }
-        let mut config =
+        let config =
             json!({"Protocol": port.protocol, "TargetPort": port.container, "PublishMode": "ingress"});
-        if !port.host.is_empty() {
-            let host: u16 = port.host.parse().map_err(|_| {
-                CliError::new(format!(
-                    "invalid hostport binding ({}) for port ({})",
-                    port.host, port.container
-                ))
-            })?;
-            config["PublishedPort"] = json!(host);
+        if port.host.is_empty() {
+            configs.push(config);
+            continue;
         }
-        configs.push(config);
+        // Of a range, each port leads inside.
+        let (from, to) = port.host.split_once('-').unwrap_or((&port.host, &port.host));
+        let number = |text: &str| {
+            let (host, inside) = (&port.host, port.container);
+            let wrong = |_| CliError::new(format!("invalid hostport binding ({host}) for port ({inside})"));
+            text.parse::<u16>().map_err(wrong)
+        };
+        for host in number(from)?..=number(to)? {
+            let mut config = config.clone();
+            config["PublishedPort"] = json!(host);
+            configs.push(config);
+        }
     }
     Ok(configs)
 }
@@ -50,9 +64,10 @@ fn long(text: &str) -> Result<Value, CliError> {
         let (key, value) =
             field.split_once('=').ok_or_else(|| CliError::new(format!("invalid field: {field}")))?;
         let number = || {
-            value
-                .parse::<u16>()
-                .map_err(|_| CliError::new(format!("invalid {key} port ({value}): value must be an integer")))
+            let is_number = !value.is_empty() && value.chars().all(|c| c.is_ascii_digit());
+            let why = if is_number { "value out of range" } else { "invalid syntax" };
+            let text = format!("invalid {key} port ({value}): value must be an integer: {why}");
+            value.parse::<u16>().map_err(|_| CliError::new(text))
         };
         match key.to_lowercase().as_str() {
             "protocol" if ["tcp", "udp", "sctp"].contains(&value) => config["Protocol"] = json!(value),
@@ -69,7 +84,7 @@ fn long(text: &str) -> Result<Value, CliError> {
         }
     }
     if config.get("TargetPort").is_none() {
-        return Err(CliError::new("missing mandatory field \"target\""));
+        return Err(CliError::new("missing mandatory field 'target'"));
     }
     Ok(config)
 }
@@ -80,18 +95,20 @@ mod tests {
 
     #[test]
     fn both_forms_are_read() {
-        let read = parse_all("-p", &["8080:80/udp".into(), "target=53,published=5353,mode=host".into()])
-            .expect("both are right");
+        let flags = ["8080:80/udp", "target=53,published=5353,mode=host", "90-91:80"];
+        let read: Vec<Value> = flags.iter().map(|text| parse(text).expect("all are right")).collect();
         assert_eq!(
-            read,
+            Value::Array(flat(&read)),
             json!([
                 {"Protocol": "udp", "TargetPort": 80, "PublishMode": "ingress", "PublishedPort": 8080},
                 {"Protocol": "tcp", "TargetPort": 53, "PublishMode": "host", "PublishedPort": 5353},
+                {"Protocol": "tcp", "TargetPort": 80, "PublishMode": "ingress", "PublishedPort": 90},
+                {"Protocol": "tcp", "TargetPort": 80, "PublishMode": "ingress", "PublishedPort": 91},
             ])
         );
         for (text, error) in [
             ("127.0.0.1:80:80", "hostip is not supported"),
-            ("published=80", "missing mandatory field \"target\""),
+            ("published=80", "missing mandatory field 'target'"),
             ("target=80,mode=x", "invalid publish mode value (x): must be either 'ingress' or 'host'"),
         ] {
             assert_eq!(parse(text).expect_err(text).to_string(), error);

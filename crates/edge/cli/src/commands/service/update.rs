@@ -1,11 +1,12 @@
 //! `service update`, `service scale`, `service rollback`: read the spec, change it, send it back with its version.
 
 use super::flags::{self, SharedFlags};
-use super::{create, ports, progress, registry_header};
+use super::{converge, create, networks, ports, registry_header, resolve, warn};
 use crate::client::Client;
-use crate::commands::{mounts, read};
-use crate::output::{line, note};
-use crate::{CliError, Outcome, each};
+use crate::commands::mounts;
+use crate::commands::read::{self, Words};
+use crate::output::line;
+use crate::{CliError, Outcome};
 use clap::Args;
 use serde_json::{Value, json};
 
@@ -17,8 +18,8 @@ pub struct Update {
     #[arg(long)]
     image: Option<String>,
     /// Service command args
-    #[arg(long, allow_hyphen_values = true)]
-    args: Option<String>,
+    #[arg(long, value_name = "command", value_parser = read::words)]
+    args: Option<Words>,
     /// Force update even if no changes require it
     #[arg(long)]
     force: bool,
@@ -26,19 +27,19 @@ pub struct Update {
     #[arg(long)]
     rollback: bool,
     /// Add or update an environment variable
-    #[arg(long, value_name = "list")]
+    #[arg(long, value_name = "list", value_parser = read::variable)]
     env_add: Vec<String>,
     /// Remove an environment variable
     #[arg(long, value_name = "list")]
     env_rm: Vec<String>,
     /// Add or update a service label
-    #[arg(long, value_name = "list")]
+    #[arg(long, value_name = "list", value_parser = read::label)]
     label_add: Vec<String>,
     /// Remove a label by its key
     #[arg(long, value_name = "list")]
     label_rm: Vec<String>,
     /// Add or update a container label
-    #[arg(long, value_name = "list")]
+    #[arg(long, value_name = "list", value_parser = read::label)]
     container_label_add: Vec<String>,
     /// Remove a container label by its key
     #[arg(long, value_name = "list")]
@@ -50,23 +51,29 @@ pub struct Update {
     #[arg(long, value_name = "list")]
     constraint_rm: Vec<String>,
     /// Add a placement preference
-    #[arg(long, value_name = "pref")]
-    placement_pref_add: Vec<String>,
+    #[arg(long, value_name = "pref", value_parser = create::preference)]
+    placement_pref_add: Vec<Value>,
     /// Remove a placement preference
-    #[arg(long, value_name = "pref")]
-    placement_pref_rm: Vec<String>,
+    #[arg(long, value_name = "pref", value_parser = create::preference)]
+    placement_pref_rm: Vec<Value>,
     /// Add or update a mount on a service
-    #[arg(long, value_name = "mount")]
-    mount_add: Vec<String>,
+    #[arg(long, value_name = "mount", value_parser = mounts::parse)]
+    mount_add: Vec<Value>,
     /// Remove a mount by its target path
     #[arg(long, value_name = "list")]
     mount_rm: Vec<String>,
     /// Add or update a published port
-    #[arg(long, value_name = "port")]
-    publish_add: Vec<String>,
+    #[arg(long, value_name = "port", value_parser = ports::parse)]
+    publish_add: Vec<Value>,
     /// Remove a published port by its target port
-    #[arg(long, value_name = "port")]
-    publish_rm: Vec<String>,
+    #[arg(long, value_name = "port", value_parser = ports::target)]
+    publish_rm: Vec<Value>,
+    /// Add a network
+    #[arg(long, value_name = "network", value_parser = networks::parse)]
+    network_add: Vec<Value>,
+    /// Remove a network
+    #[arg(long, value_name = "list")]
+    network_rm: Vec<String>,
     #[command(flatten)]
     shared: SharedFlags,
     /// Service to update
@@ -101,17 +108,20 @@ async fn read_service(client: &Client, name: &str) -> Result<Value, CliError> {
     client.get(format!("/services/{name}")).value().await
 }
 
-async fn send(client: &Client, service: &Value, spec: &Value, rollback: bool, auth: bool) -> Outcome {
+/// Sends the spec back; what the daemon answered.
+async fn send(
+    client: &Client,
+    service: &Value,
+    spec: &Value,
+    rollback: bool,
+    auth: bool,
+) -> Result<Value, CliError> {
     let id = service["ID"].as_str().unwrap_or_default();
     let call = client.post(format!("/services/{id}/update")).query("version", &service["Version"]["Index"]);
     let call = if rollback { call.query("rollback", "previous") } else { call };
     let image = spec["TaskTemplate"]["ContainerSpec"]["Image"].as_str().unwrap_or_default().to_owned();
     let call = if auth { call } else { call.query("registryAuthFrom", "spec") };
-    let answer = registry_header(call.json(spec), &image, auth).value().await?;
-    for warning in answer["Warnings"].as_array().into_iter().flatten() {
-        note(&format!("WARNING: {}", warning.as_str().unwrap_or_default()));
-    }
-    Ok(())
+    registry_header(call.json(spec), &image, auth).value().await
 }
 
 impl Update {
@@ -119,19 +129,32 @@ impl Update {
     pub async fn run(self, client: &Client) -> Outcome {
         let service = read_service(client, &self.service).await?;
         let mut spec = service["Spec"].clone();
-        if !self.rollback {
-            self.write(&mut spec)?;
+        self.write(&mut spec)?;
+        networks::change(client, &mut spec, &self.network_add, &self.network_rm).await?;
+        if self.rollback && spec != service["Spec"] {
+            return Err(CliError::new("other flags may not be combined with --rollback"));
         }
-        send(client, &service, &spec, self.rollback, self.shared.with_registry_auth).await?;
+        let shared = &self.shared;
+        let warning = if self.image.is_some() && !self.rollback {
+            resolve::resolve(client, &mut spec, !shared.no_resolve_image, shared.with_registry_auth).await
+        } else {
+            None
+        };
+        let answer = send(client, &service, &spec, self.rollback, shared.with_registry_auth).await?;
+        warn(&answer, warning);
         line(&self.service);
         if self.shared.detach {
             return Ok(());
         }
-        progress::converge(client, service["ID"].as_str().unwrap_or_default(), self.shared.quiet).await
+        converge::wait(client, &self.service, self.shared.quiet).await
     }
 
     fn write(&self, spec: &mut Value) -> Result<(), CliError> {
-        self.shared.write(spec)?;
+        self.shared.write(spec).map_err(|error| match self.shared.replicas {
+            // Docker's words on an update are others than on a create.
+            Some(_) => CliError::new("replicas can only be used with replicated mode"),
+            None => error,
+        })?;
         let task = &mut spec["TaskTemplate"];
         if self.force {
             task["ForceUpdate"] = json!(task["ForceUpdate"].as_u64().unwrap_or(0) + 1);
@@ -143,45 +166,38 @@ impl Update {
             &self.constraint_rm,
             str::to_owned,
         );
-        self.write_preferences(task)?;
+        self.write_preferences(task);
         let container = &mut task["ContainerSpec"];
         if let Some(image) = &self.image {
             container["Image"] = json!(image);
         }
         if let Some(args) = &self.args {
-            container["Args"] = json!(args.split_whitespace().collect::<Vec<_>>());
+            container["Args"] = json!(args.0);
         }
         let name_of = |entry: &str| entry.split('=').next().unwrap_or_default().to_owned();
         change_list(container, "Env", &read::environment(&self.env_add, &[])?, &self.env_rm, name_of);
         change_map(container, &self.container_label_add, &self.container_label_rm);
-        self.write_mounts(container)?;
+        self.write_mounts(container);
         change_map(spec, &self.label_add, &self.label_rm);
-        self.write_ports(spec)
-    }
-
-    fn write_preferences(&self, task: &mut Value) -> Result<(), CliError> {
-        if self.placement_pref_add.is_empty() && self.placement_pref_rm.is_empty() {
-            return Ok(());
-        }
-        let read = |texts: &[String]| {
-            texts.iter().map(|text| create::preference(text)).collect::<Result<Vec<_>, _>>()
-        };
-        let (added, removed) = (read(&self.placement_pref_add)?, read(&self.placement_pref_rm)?);
-        let held = task["Placement"]["Preferences"].as_array().cloned().unwrap_or_default();
-        let kept = held.into_iter().filter(|preference| !removed.contains(preference));
-        task["Placement"]["Preferences"] = Value::Array(kept.chain(added).collect());
+        self.write_ports(spec);
         Ok(())
     }
 
-    fn write_mounts(&self, container: &mut Value) -> Result<(), CliError> {
-        if self.mount_add.is_empty() && self.mount_rm.is_empty() {
-            return Ok(());
+    fn write_preferences(&self, task: &mut Value) {
+        if self.placement_pref_add.is_empty() && self.placement_pref_rm.is_empty() {
+            return;
         }
-        let added: Vec<Value> = self
-            .mount_add
-            .iter()
-            .map(|text| mounts::parse_flag("--mount-add", text))
-            .collect::<Result<_, _>>()?;
+        let (added, removed) = (&self.placement_pref_add, &self.placement_pref_rm);
+        let held = task["Placement"]["Preferences"].as_array().cloned().unwrap_or_default();
+        let kept = held.into_iter().filter(|preference| !removed.contains(preference));
+        task["Placement"]["Preferences"] = Value::Array(kept.chain(added.iter().cloned()).collect());
+    }
+
+    fn write_mounts(&self, container: &mut Value) {
+        if self.mount_add.is_empty() && self.mount_rm.is_empty() {
+            return;
+        }
+        let added = &self.mount_add;
         let goes = |mount: &Value| {
             let target = mount["Target"].as_str().unwrap_or_default();
             self.mount_rm.iter().any(|removed| removed == target)
@@ -190,28 +206,19 @@ impl Update {
         let held = container["Mounts"].as_array().cloned().unwrap_or_default();
         let kept: Vec<Value> = held.into_iter().filter(|mount| !goes(mount)).collect();
         container["Mounts"] = Value::Array(kept.into_iter().chain(added.iter().cloned()).collect());
-        Ok(())
     }
 
-    fn write_ports(&self, spec: &mut Value) -> Result<(), CliError> {
+    fn write_ports(&self, spec: &mut Value) {
         if self.publish_add.is_empty() && self.publish_rm.is_empty() {
-            return Ok(());
+            return;
         }
-        let added = ports::parse_all("--publish-add", &self.publish_add)?;
-        let added = added.as_array().cloned().unwrap_or_default();
+        let added = ports::flat(&self.publish_add);
         let same =
             |a: &Value, b: &Value| a["TargetPort"] == b["TargetPort"] && a["Protocol"] == b["Protocol"];
-        let mut removed = Vec::new();
-        for text in &self.publish_rm {
-            let (port, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
-            let port: u16 = port.parse().map_err(|_| CliError::new(format!("invalid port: {text}")))?;
-            removed.push(json!({"TargetPort": port, "Protocol": protocol}));
-        }
         let held = spec["EndpointSpec"]["Ports"].as_array().cloned().unwrap_or_default();
-        let goes = |port: &Value| added.iter().chain(&removed).any(|other| same(port, other));
+        let goes = |port: &Value| added.iter().chain(&self.publish_rm).any(|other| same(port, other));
         let kept: Vec<Value> = held.into_iter().filter(|port| !goes(port)).collect();
         spec["EndpointSpec"]["Ports"] = Value::Array(kept.into_iter().chain(added.iter().cloned()).collect());
-        Ok(())
     }
 }
 
@@ -251,53 +258,60 @@ fn change_map(place: &mut Value, added: &[String], removed: &[String]) {
 impl Scale {
     /// Scales each service, then waits for all unless detached.
     pub async fn run(self, client: &Client) -> Outcome {
-        let scaled = std::cell::RefCell::new(Vec::new());
-        let outcome = each(&self.services, async |text| {
-            let wrong = || {
+        let mut wishes = Vec::new();
+        for text in &self.services {
+            wishes.push(text.split_once('=').ok_or_else(|| {
                 let usage = "SERVICE=REPLICAS [SERVICE=REPLICAS...]";
                 CliError::new(format!(
                     "invalid scale specifier '{text}'.\nSee 'skep service scale --help'.\n\n\
                      Usage:  skep service scale {usage}\n\nScale one or multiple replicated services"
                 ))
-            };
-            let named = |error: CliError| CliError {
-                message: format!("{}: {error}", text.split('=').next().unwrap_or_default()),
-                ..error
-            };
-            let (name, count) = text.split_once('=').ok_or_else(wrong)?;
-            let count: u64 = count.parse().map_err(|_| {
-                let why = format!("strconv.ParseUint: parsing \"{count}\": invalid syntax");
-                named(CliError::new(format!("invalid replicas value {count}: {why}")))
-            })?;
-            let service = read_service(client, name).await.map_err(named)?;
-            let mut spec = service["Spec"].clone();
-            flags::scale(&mut spec, count).map_err(|_| {
-                named(CliError::new("scale can only be used with replicated or replicated-job mode"))
-            })?;
-            send(client, &service, &spec, false, false).await?;
-            line(&format!("{name} scaled to {count}"));
-            scaled.borrow_mut().push(service["ID"].as_str().unwrap_or_default().to_owned());
-            Ok(())
-        })
-        .await;
-        if !self.detach {
-            for id in scaled.into_inner() {
-                progress::converge(client, &id, false).await?;
+            })?);
+        }
+        let named = |name: &str, error: CliError| CliError { message: format!("{name}: {error}"), ..error };
+        let (mut scaled, mut failed) = (Vec::new(), Vec::new());
+        for (name, count) in wishes {
+            match scale_one(client, name, count).await {
+                Ok(()) => scaled.push(name),
+                Err(error) => failed.push(named(name, error)),
             }
         }
-        outcome
+        if !self.detach {
+            for name in scaled {
+                if let Err(error) = converge::wait(client, name, false).await {
+                    failed.push(named(name, error));
+                }
+            }
+        }
+        CliError::all(failed)
     }
+}
+
+async fn scale_one(client: &Client, name: &str, count: &str) -> Outcome {
+    let count: u64 = count.parse().map_err(|_| {
+        let why = format!("strconv.ParseUint: parsing \"{count}\": invalid syntax");
+        CliError::new(format!("invalid replicas value {count}: {why}"))
+    })?;
+    let service = read_service(client, name).await?;
+    let mut spec = service["Spec"].clone();
+    flags::scale(&mut spec, count)
+        .map_err(|_| CliError::new("scale can only be used with replicated or replicated-job mode"))?;
+    let answer = send(client, &service, &spec, false, false).await?;
+    warn(&answer, None);
+    line(&format!("{name} scaled to {count}"));
+    Ok(())
 }
 
 impl Rollback {
     /// Rolls the service back and waits unless detached.
     pub async fn run(self, client: &Client) -> Outcome {
         let service = read_service(client, &self.service).await?;
-        send(client, &service, &service["Spec"], true, false).await?;
+        let answer = send(client, &service, &service["Spec"], true, false).await?;
+        warn(&answer, None);
         line(&self.service);
         if self.detach {
             return Ok(());
         }
-        progress::converge(client, service["ID"].as_str().unwrap_or_default(), self.quiet).await
+        converge::wait(client, &self.service, self.quiet).await
     }
 }

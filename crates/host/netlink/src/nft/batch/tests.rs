@@ -3,6 +3,8 @@
 //! order; the bytes here are those of a little-endian machine.
 #![cfg(target_endian = "little")]
 
+use std::net::Ipv4Addr;
+
 use super::super::{CtState, Direction, IpField};
 use super::*;
 

@@ -1,0 +1,198 @@
+"""Networks across machines with the stock docker CLI: names, virtual addresses, the routing mesh, and what they survive."""
+import collections
+import contextlib
+import time
+
+import pytest
+from conftest import IMAGE, figure
+from common import until
+from networks import HERE, PYTHON, VOLUMES, Asking, answers, ask, ask_udp, in_task, outside, resolve, who
+
+
+def test_a_service_is_reached_by_its_name_from_every_machine(make):
+    p = make(3, managers=1)
+    p.docker("n1", "network", "create", "--driver", "overlay", "mine")
+    who(p, "n1", "web", 3, "--network", "mine")
+    p.create("n1", "one", 1, *PYTHON, "--network", "mine", "--constraint", "node.hostname==n2")
+    tasks = p.runs("n1", "web", 3)
+    p.runs("n1", "one", 1)
+    assert set(tasks.values()) == {"n1", "n2", "n3"}
+    [vip] = p.json("n1", "service", "inspect", "--format", "{{json .Endpoint.VirtualIPs}}", "web")
+    vip = vip["Addr"].split("/")[0]
+    until(lambda: resolve(p, "n1", "one", "web") == [vip], 10, "the name means the virtual address")
+    until(lambda: len(resolve(p, "n1", "one", "tasks.web")) == 3, 10, "three tasks")
+    heard = collections.Counter(in_task(p, "n1", "one", "wget", "-qO-", "http://web:8000/").split()[0] for _ in range(30))
+    assert len(heard) == 3 and min(heard.values()) == 10, heard
+    in_task(p, "n1", "one", "ping", "-c", "1", "-W", "2", "web")
+    # Addresses there are the managers' to give: a plain container would have none, or somebody's.
+    for flags in ([], ["--ip", resolve(p, "n1", "one", "tasks.web")[0]]):
+        assert "network mine not manually attachable" in p.error("n2", "run", "--rm", "--network", "mine", *flags, IMAGE, "true")
+    # A service reaches itself.
+    assert {in_task(p, "n1", "web", "wget", "-qO-", "http://web:8000/").split()[0] for _ in range(9)} == set(heard)
+    # Names follow.
+    p.docker("n1", "service", "scale", "--detach", "web=1")
+    until(lambda: len(resolve(p, "n1", "one", "tasks.web")) == 1, 20, "one is left")
+    p.docker("n1", "service", "rm", "web")
+    until(lambda: resolve(p, "n1", "one", "web") == [], 20, "the name is gone")
+
+
+def test_a_published_port_answers_on_every_machine_and_tasks_see_the_client(make):
+    p = make(3, managers=1)
+    who(p, "n1", "web", 6, "--publish", "8080:8000", "--publish", "8080:8000/udp")
+    tasks = p.runs("n1", "web", 6)
+    mine = outside(p)
+    for node in p.nodes:
+        address = p.address(node)
+        answers(address, 8080)
+        heard = [ask(address, 8080) for _ in range(300)]
+        assert {client for _, client in heard} == {mine}, "the client's own address"
+        shares = collections.Counter(name for name, _ in heard)
+        assert len(shares) == len(tasks) and max(shares.values()) <= 55 and min(shares.values()) >= 45, shares
+        heard = [ask_udp(address, 8080) for _ in range(30)]
+        assert {client for _, client in heard} == {mine}
+        assert len({name for name, _ in heard}) == 6, heard
+    # One client port through two machines at once.
+    for source in range(40000, 40010):
+        assert ask_udp(p.address("n1"), 8080, source)[1] == mine
+        assert ask_udp(p.address("n2"), 8080, source)[1] == mine
+    # From the machine itself, by its address and by loopback, and from a container on it.
+    for target in (p.address("n1"), "127.0.0.1"):
+        script = f"from networks import ask\nfor _ in range(6): print(*ask('{target}', 8080))"
+        heard = [line.split() for line in p.inside("n1", "env", f"PYTHONPATH={HERE}:{HERE.parent}", "/usr/bin/python3", "-c", script)
+                 .stdout.splitlines()]
+        assert len({name for name, _ in heard}) == 6, heard
+        assert {client for _, client in heard} == {p.address("n1")}, heard
+    heard = {p.out("n2", "run", "--rm", *VOLUMES, IMAGE, "wget", "-T", "5", "-qO-", f"http://{p.address('n2')}:8080/").split()[0] for _ in range(6)}
+    assert len(heard) == 6, heard
+
+
+def test_a_machine_without_a_task_serves_the_port_too(make):
+    p = make(3, managers=1)
+    who(p, "n1", "web", 1, "--publish", "8080:8000", "--constraint", "node.hostname==n3")
+    p.runs("n1", "web", 1)
+    for node in p.nodes:
+        assert answers(p.address(node), 8080)[1] == outside(p)
+    p.docker("n1", "service", "rm", "web")
+    for node in p.nodes:
+        def refused(address=p.address(node)):
+            try:
+                ask(address, 8080)
+            except OSError:
+                return True
+        until(refused, 10, "nobody answers any more")
+
+
+def test_a_rolling_update_loses_no_request(make):
+    p = make(3, managers=1)
+    who(p, "n1", "web", 3, "--publish", "8080:8000", "--update-order", "start-first", "--update-monitor", "100ms")
+    before = p.runs("n1", "web", 3)
+    addresses = [p.address(node) for node in p.nodes]
+    for address in addresses:
+        answers(address, 8080)
+    with Asking(addresses, 8080) as asking:
+        for _ in range(2):
+            # Made again when the swarm wrote to the service between the client's look and its wish.
+            until(lambda: not p.error("n1", "service", "update", "--detach", "--force", "web"), 20, "an update")
+            until(lambda: not set(p.running("n1", "web")) & set(before) and len(p.running("n1", "web")) == 3, 60, "all are new")
+            before = p.running("n1", "web")
+    assert not asking.failed, f"{len(asking.failed)} of {asking.count}: {asking.failed[:5]}"
+    assert asking.count > 100, asking.count
+
+
+def test_daemons_that_restart_stop_neither_names_nor_ports(make):
+    p = make(3, managers=3)
+    p.docker("n1", "network", "create", "--driver", "overlay", "mine")
+    who(p, "n1", "web", 3, "--network", "mine", "--publish", "8080:8000")
+    p.create("n1", "one", 1, *PYTHON, "--network", "mine")
+    before = p.runs("n1", "web", 3)
+    [inside] = p.runs("n1", "one", 1).values()
+    addresses = [p.address(node) for node in p.nodes]
+    for address in addresses:
+        answers(address, 8080)
+    until(lambda: resolve(p, "n1", "one", "web"), 10, "the name")
+    # Asked in the container itself: while its daemon is away there is nobody to ask it by.
+    pid = p.out(inside, "inspect", "--format", "{{.State.Pid}}", p.out(inside, "ps", "-q", "--filter", "name=one."))
+    script = "import urllib.request as u\nfor _ in range(6): print(u.urlopen('http://web:8000/', timeout=5).read().decode().split()[0])"
+    ask_inside = ["nsenter", "-t", pid, "-m", "-n", "--", "/usr/bin/python3", "-c", script]
+    with Asking(addresses, 8080) as asking:
+        for node in p.nodes:
+            p.skep("kill", "--daemon", node)
+            heard = set(p.inside(inside, *ask_inside).stdout.split())
+            assert len(heard) == 3, heard
+            p.start(node)
+            until(lambda: p.all_ready(p.any_leader()), 30, "all are back")
+    assert p.running("n1", "web") == before, "no task moved"
+    assert not asking.failed, f"{len(asking.failed)} of {asking.count}: {asking.failed[:5]}"
+
+
+def test_networks_keep_apart_and_a_container_can_be_on_two(make):
+    p = make(2, managers=1)
+    for name in ("red", "blue"):
+        p.docker("n1", "network", "create", "--driver", "overlay", name)
+    who(p, "n1", "on-red", 1, "--network", "red", "--constraint", "node.hostname==n1")
+    who(p, "n1", "on-blue", 1, "--network", "blue", "--constraint", "node.hostname==n2")
+    p.create("n1", "both", 1, *PYTHON, "--network", "red", "--network", "blue", "--constraint", "node.hostname==n2")
+    p.create("n1", "alone", 1, *PYTHON, "--network", "red", "--constraint", "node.hostname==n2")
+    for service in ("on-red", "on-blue", "both", "alone"):
+        p.runs("n1", service, 1)
+    until(lambda: resolve(p, "n1", "both", "on-red") and resolve(p, "n1", "both", "on-blue"), 10, "both names")
+    for service in ("on-red", "on-blue"):
+        assert service in in_task(p, "n1", "both", "wget", "-T", "5", "-qO-", f"http://{service}:8000/")
+    assert resolve(p, "n1", "alone", "on-blue") == []
+    [blue] = resolve(p, "n1", "both", "tasks.on-blue")
+    assert in_task(p, "n1", "alone", "timeout", "2", "wget", "-qO-", f"http://{blue}:8000/", check=False) == ""
+
+
+def test_flushed_rules_and_deleted_links_come_back(make):
+    p = make(2, managers=1)
+    p.docker("n1", "network", "create", "--driver", "overlay", "mine")
+    who(p, "n1", "web", 2, "--network", "mine", "--publish", "8080:8000")
+    p.create("n1", "one", 1, *PYTHON, "--network", "mine", "--constraint", "node.hostname==n2")
+    p.runs("n1", "web", 2)
+    p.runs("n1", "one", 1)
+    answers(p.address("n2"), 8080)
+    for what in ("nft flush ruleset", "ip link delete skep0"):
+        p.inside("n2", *what.split())
+        began = time.monotonic()
+
+        def both():
+            with contextlib.suppress(OSError):
+                return len({ask(p.address("n2"), 8080)[0] for _ in range(4)}) == 2
+        until(both, 20, f"traffic after {what}")
+        figure(f"{what}: traffic is back", time.monotonic() - began, 2)
+
+
+def test_a_database_moves_when_its_machine_is_lost_and_is_found_again(make):
+    p = make(3, managers=3)
+    p.docker("n1", "network", "create", "--driver", "overlay", "mine")
+    who(p, "n1", "db", 1, "--network", "mine", "--constraint", "node.hostname!=n1")
+    p.create("n1", "app", 1, *PYTHON, "--network", "mine", "--constraint", "node.hostname==n1")
+    [home] = p.runs("n1", "db", 1).values()
+    p.runs("n1", "app", 1)
+    until(lambda: "db." in in_task(p, "n1", "app", "wget", "-T", "2", "-qO-", "http://db:8000/", check=False), 10, "the database")
+    p.kill(home)
+    began = time.monotonic()
+    p.runs("n1", "db", 1, but=[home])
+    until(lambda: "db." in in_task(p, "n1", "app", "wget", "-T", "2", "-qO-", "http://db:8000/", check=False), 20, "it is found")
+    figure("a database's machine lost: found by its name again", time.monotonic() - began, 8)
+
+
+@pytest.mark.parametrize("rounds", [20])
+def test_nothing_leaks_over_rounds(make, rounds):
+    """Twenty rounds stand for a thousand; what is counted is the same after each."""
+    p = make(2, managers=1)
+
+    def kept(node):
+        links = len(p.inside(node, "ip", "-o", "link").stdout.splitlines())
+        return links, len(p.inside(node, "findmnt", "-n", "-t", "nsfs").stdout.splitlines())
+    baseline = None
+    for number in range(rounds):
+        p.docker("n1", "network", "create", "--driver", "overlay", "mine")
+        p.create("n1", "web", 2, "--network", "mine")
+        p.runs("n1", "web", 2)
+        p.docker("n1", "service", "rm", "web")
+        until(lambda: not any(p.containers(node) for node in p.nodes), 30, "the tasks are gone")
+        until(lambda: not p.error("n1", "network", "rm", "mine"), 30, "the network goes")
+        # What the first round made for all that follow stays.
+        baseline = baseline or {node: kept(node) for node in p.nodes}
+    until(lambda: {node: kept(node) for node in p.nodes} == baseline, 20, f"as after the first round: {baseline}")
