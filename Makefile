@@ -20,7 +20,7 @@ release: packages-build
 packages-build:
 	@scripts/packages gcc libc6-dev make
 packages-test:
-	@scripts/packages busybox-static nftables iproute2 util-linux mount docker-registry openssl skopeo python3 python3-docker python3-pytest
+	@scripts/packages busybox-static nftables iproute2 iputils-ping procps util-linux mount docker-registry openssl skopeo python3 python3-docker python3-pytest
 	@command -v docker >/dev/null || scripts/packages docker.io
 packages-demo:
 	@scripts/packages busybox-static curl iproute2 nftables
