@@ -28,8 +28,10 @@ use crate::task_side::{default_route, policy_rule};
 
 const MAIN_TABLE: u32 = libc::RT_TABLE_MAIN as u32;
 /// What is set in the ingress namespace. Packets come in by other links than their senders are reached by, and go out by the
-/// link that they came in by.
-const SETTINGS: [(&str, &str); 9] = [
+/// link that they came in by. While somebody has taken the rules away, connections are not tracked: what is acknowledged
+/// afterwards may be beyond what was seen to be sent, and the connection would be stuck for ever.
+const SETTINGS: [(&str, &str); 10] = [
+    ("netfilter/nf_conntrack_tcp_be_liberal", "1"),
     ("ipv4/ip_forward", "1"),
     ("ipv4/conf/all/rp_filter", "0"),
     ("ipv4/conf/default/rp_filter", "0"),
@@ -219,13 +221,15 @@ impl Inside {
         let failed = |source| NetworkError::namespace("enter", "ingress", source);
         let own = ingress.try_clone_to_owned().map_err(failed)?;
         namespace::within(ingress, || {
-            sysctl::set_where_there(&SETTINGS)?;
             let nft = NftSocket::open()?;
             let rules = Watch::rules(nft.port())?;
+            // Brings connection tracking with it, which some of the settings are for.
+            let conntrack = ConntrackSocket::open()?;
+            sysctl::set_where_there(&SETTINGS)?;
             Ok(Self {
                 route: RouteSocket::open()?,
                 nft,
-                conntrack: ConntrackSocket::open()?,
+                conntrack,
                 links: Watch::links()?,
                 rules,
                 namespace: own,
