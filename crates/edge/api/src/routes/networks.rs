@@ -67,8 +67,9 @@ fn merged(sources: [Vec<NetworkInspect>; 2]) -> Vec<NetworkInspect> {
 fn passes(filters: &Filters, dangling: Option<bool>, network: &NetworkInspect) -> bool {
     let is_builtin = is_predefined(&network.name);
     let kind = if is_builtin { "builtin" } else { "custom" };
-    // What is built in never dangles. Source: moby, `daemon/network/filter.go`, `filterNetworkByUse`.
-    let is_dangling = !is_builtin && network.containers.is_empty();
+    // What is built in never dangles. Source: moby, `daemon/network/filter.go`, `filterNetworkByUse`. Nor does ingress, which
+    // its machine is on.
+    let is_dangling = !is_builtin && !network.ingress && network.containers.is_empty();
     filters.matches_exactly("driver", &network.driver)
         && filters.matches_pattern("name", &network.name)
         && filters.matches_prefix("id", &network.id)
