@@ -107,6 +107,8 @@ impl Swarm {
     /// Takes in what a manager said.
     pub(crate) fn take_in(&mut self, node: NodeId, told: &Assignments, wanted: &mut Wanted) {
         let touched = self.told.take_in(node, told);
+        // Whoever says everything says what is left behind as well.
+        self.is_swept &= !matches!(told, Assignments::Complete(_));
         self.follow(told, &touched);
         for id in &touched {
             self.enter(id, wanted);
@@ -237,7 +239,7 @@ impl Swarm {
     }
 
     /// Brings the kernel to what was told. Every network is tried; one that failed just now waits.
-    pub(crate) fn apply(&mut self) {
+    pub(crate) fn apply(&mut self, wanted: &Wanted) {
         let now = Instant::now();
         if self.retry_at.is_some_and(|at| at > now) {
             return;
@@ -250,8 +252,10 @@ impl Swarm {
             }
         }
         if !self.is_swept {
-            let wanted = self.told.networks().keys().map(netplan::overlay::namespace_name).collect();
-            match self.sweep(&wanted) {
+            // What a container is on stays, whether it was said or not: its interface would go for good.
+            let used = wanted.networks_in_use().map(NetworkId::from);
+            let kept: BTreeSet<NetworkId> = self.told.networks().keys().cloned().chain(used).collect();
+            match self.sweep(&kept.iter().map(netplan::overlay::namespace_name).collect()) {
                 Ok(()) => self.is_swept = true,
                 Err(error) => self.failed(&"left behind".into(), &error),
             }

@@ -1,12 +1,14 @@
 //! What managers told this node of the swarm's networks, kept over restarts.
 //!
 //! In: what a manager says, as a whole or as news. Out: the networks as they are now, and which of them are different. On
-//! disk in `overlays.json`, so that a node that is cut off from the managers keeps its networks; nothing in it is secret.
-//! Changes nothing in the kernel.
+//! disk in `overlays.json`, so that a node that is cut off from the managers keeps its networks, and what was said since
+//! that was written in `overlays.news`, a line each: a daemon that is killed forgets nothing that the kernel has, or the
+//! next one would take it away. Nothing in them is secret. Changes nothing in the kernel.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -17,8 +19,7 @@ use wire::session::Assignments;
 
 use crate::state_file;
 
-/// How long changes wait to be written together. chosen: a manager tells everything anew as soon as it is reached; only a
-/// node that restarts without one sees the last second's changes missing.
+/// How long lines of news wait to be merged into the file. chosen: what comes in a burst is merged once.
 const SAVE_WITHIN: Duration = Duration::from_secs(1);
 
 /// The swarm's networks that this node uses.
@@ -26,7 +27,16 @@ pub(crate) struct Told {
     path: PathBuf,
     node: NodeId,
     networks: Networks,
+    /// Open while it has lines.
+    news: Option<File>,
     save_at: Option<Instant>,
+}
+
+/// A line of news.
+#[derive(Serialize, Deserialize)]
+struct Line<'a> {
+    node: NodeId,
+    told: Cow<'a, Assignments>,
 }
 
 /// Contents of the file.
@@ -50,7 +60,36 @@ impl Told {
             }
         };
         let networks = kept.networks.into_iter().map(|view| (view.id.clone(), view)).collect();
-        Self { path, node: kept.node, networks, save_at: None }
+        let mut told = Self { path, node: kept.node, networks, news: None, save_at: None };
+        told.read_news();
+        told
+    }
+
+    /// Takes the lines of news in. Those that the file has already change nothing: each says what is there from then on. The
+    /// last one may have been cut off.
+    fn read_news(&mut self) {
+        let text = fs::read_to_string(self.news_path()).unwrap_or_default();
+        for line in text.lines().map_while(|line| serde_json::from_str::<Line<'_>>(line).ok()) {
+            self.node = line.node;
+            wire::network::apply(&mut self.networks, &line.told);
+            self.save_at = Some(Instant::now() + SAVE_WITHIN);
+        }
+    }
+
+    fn news_path(&self) -> PathBuf {
+        self.path.with_extension("news")
+    }
+
+    /// Adds a line of news; it outlives this process, and need not outlive the kernel.
+    fn add_line(&mut self, told: &Assignments) -> io::Result<()> {
+        let line = Line { node: self.node.clone(), told: Cow::Borrowed(told) };
+        let mut bytes = serde_json::to_vec(&line)?;
+        bytes.push(b'\n');
+        if self.news.is_none() {
+            fs::create_dir_all(self.path.parent().unwrap_or(Path::new("/")))?;
+            self.news = Some(File::options().append(true).create(true).open(self.news_path())?);
+        }
+        self.news.as_mut().map_or(Ok(()), |file| file.write_all(&bytes))
     }
 
     /// This node; empty outside a swarm.
@@ -71,6 +110,9 @@ impl Told {
             self.node = node;
         }
         wire::network::apply(&mut self.networks, told);
+        if let Err(error) = self.add_line(told) {
+            tracing::warn!(%error, "a restart may not know what was said of networks just now");
+        }
         self.save_at.get_or_insert_with(|| Instant::now() + SAVE_WITHIN);
         touched
     }
@@ -101,7 +143,9 @@ impl Told {
     pub(crate) fn save(&mut self) {
         self.save_at = None;
         let kept = Kept { node: self.node.clone(), networks: self.networks.values().cloned().collect() };
-        if let Err(error) = state_file::replace(&self.path, &kept) {
+        self.news = None;
+        let saved = state_file::replace(&self.path, &kept).and_then(|()| remove(&self.news_path()));
+        if let Err(error) = saved {
             tracing::warn!(path = %self.path.display(), %error, "the swarm's networks are not kept on disk");
         }
     }
@@ -109,13 +153,19 @@ impl Told {
     /// Outside a swarm there are none.
     pub(crate) fn forget(&mut self) -> BTreeSet<NetworkId> {
         self.node = NodeId::default();
-        self.save_at = None;
-        if let Err(error) = fs::remove_file(&self.path)
-            && error.kind() != io::ErrorKind::NotFound
-        {
+        (self.save_at, self.news) = (None, None);
+        if let Err(error) = remove(&self.news_path()).and_then(|()| remove(&self.path)) {
             tracing::warn!(path = %self.path.display(), %error, "the file of the swarm's networks is still there");
         }
         std::mem::take(&mut self.networks).into_keys().collect()
+    }
+}
+
+/// Removes a file that need not be there.
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
     }
 }
 
@@ -147,6 +197,30 @@ mod tests {
         let update = Assigned { network_news: vec![NetworkNews::of("a".into())], ..Assigned::default() };
         let remove = Removed { networks: vec!["c".into()], ..Removed::default() };
         assert_eq!(ids(told.take_in("n1".into(), &Assignments::Incremental { update, remove })), "a c");
+    }
+
+    #[test]
+    fn what_was_said_last_survives_a_daemon_that_is_killed() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut told = Told::open(dir.path());
+        told.take_in("n1".into(), &all(vec![view("a", 1), view("b", 2)]));
+        told.save();
+        let update = Assigned { networks: vec![view("c", 3)], ..Assigned::default() };
+        let remove = Removed { networks: vec!["a".into()], ..Removed::default() };
+        told.take_in("n1".into(), &Assignments::Incremental { update, remove });
+        let named = |told: &Told| ids(told.networks().keys().cloned().collect());
+        let news = dir.path().join("overlays.news");
+        let mut again = Told::open(dir.path());
+        assert_eq!(named(&again), "b c");
+        assert!(again.save_at().is_some(), "to be merged");
+        // Killed between the two files: the news are in the file already.
+        let lines = fs::read(&news).unwrap();
+        again.save();
+        assert!(!news.exists());
+        fs::write(&news, [lines.as_slice(), b"{\"node\":\"n1\",\"to"].concat()).unwrap();
+        assert_eq!(named(&Told::open(dir.path())), "b c");
+        again.forget();
+        assert!(Told::open(dir.path()).networks().is_empty());
     }
 
     #[test]

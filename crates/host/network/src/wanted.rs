@@ -134,6 +134,12 @@ impl Wanted {
         Ok(())
     }
 
+    /// Ids of the networks that containers are on, as often as they are.
+    pub(crate) fn networks_in_use(&self) -> impl Iterator<Item = &str> {
+        let endpoints = self.containers.values().flat_map(|attached| &attached.attachment.endpoints);
+        endpoints.map(|endpoint| endpoint.network_id.as_str())
+    }
+
     /// What the container has.
     pub(crate) fn attachment(&self, container_id: &str) -> Option<&Attachment> {
         self.containers.get(container_id).map(|attached| &attached.attachment)

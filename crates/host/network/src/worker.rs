@@ -437,7 +437,7 @@ impl Worker {
 
     fn apply_now(&mut self) -> Result<(), NetworkError> {
         // What is wrong with one network of the swarm is its own affair, and tried again.
-        self.swarm.apply();
+        self.swarm.apply(&self.wanted);
         let uplink = self.swarm.uplink();
         if uplink != self.uplink {
             self.uplink = uplink;
