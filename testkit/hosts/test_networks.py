@@ -143,6 +143,54 @@ def test_networks_keep_apart_and_a_container_can_be_on_two(make):
     assert in_task(p, "n1", "alone", "timeout", "2", "wget", "-qO-", f"http://{blue}:8000/", check=False) == ""
 
 
+def test_plain_containers_are_on_networks_that_let_them_in(make):
+    p = make(2, managers=1)
+    p.docker("n1", "network", "create", "--driver", "overlay", "--attachable", "open")
+    who(p, "n1", "web", 1, "--network", "open", "--constraint", "node.hostname==n1")
+    p.runs("n1", "web", 1)
+
+    def kept(name):
+        return p.json("n1", "network", "inspect", "--format", "{{json .Peers}}", name)
+
+    def places(name):
+        return p.out("n2", "inspect", "--format", "{{range .NetworkSettings.Networks}}{{.IPAddress}} {{end}}", name).split()
+    # The worker has nothing of the network before, and asks a manager for it.
+    p.docker("n2", "run", "--detach", "--name", "db", "--network", "open", "--network-alias", "data", *VOLUMES,
+             "--volume", f"{HERE}:/test:ro", IMAGE, "/usr/bin/python3", "/test/who.py", "8000")
+    [first] = places("db")
+    for name in ("db", "data"):
+        until(lambda: resolve(p, "n1", "web", name) == [first], 10, f"{name} is found")
+        assert in_task(p, "n1", "web", "wget", "-T", "5", "-qO-", f"http://{name}:8000/")
+    assert "web." in p.out("n2", "exec", "db", "wget", "-T", "5", "-qO-", "http://web:8000/")
+    assert p.out("n1", "node", "ps", "--format", "{{.Name}}", "n2") == "", "it is no task that anybody sees"
+    assert "is in use by task" in p.error("n1", "network", "rm", "open")
+    # An address of one's own, and one that somebody has.
+    p.docker("n1", "run", "--detach", "--name", "own", "--network", "open", "--ip", "10.0.1.200", IMAGE, "sleep", "1000")
+    assert p.out("n1", "inspect", "--format", "{{.NetworkSettings.Networks.open.IPAddress}}", "own") == "10.0.1.200"
+    refused = p.error("n2", "run", "--rm", "--network", "open", "--ip", "10.0.1.200", IMAGE, "true")
+    assert "address 10.0.1.200 of network open cannot be given: it is in use" in refused
+    # A daemon that is killed changes nothing; a container that is started again is found again.
+    p.skep("kill", "--daemon", "n2")
+    p.start("n2")
+    until(lambda: p.all_ready("n1"), 30, "it is back")
+    assert places("db") == [first] and resolve(p, "n1", "web", "db") == [first]
+    p.docker("n2", "restart", "--time", "0", "db")
+    until(lambda: resolve(p, "n1", "web", "db") == places("db") != [], 10, "the name follows")
+    # Connected and disconnected while it runs.
+    p.docker("n2", "run", "--detach", "--name", "late", IMAGE, "sleep", "1000")
+    p.docker("n2", "network", "connect", "open", "late")
+    until(lambda: len(resolve(p, "n1", "web", "late")) == 1, 10, "it is found")
+    p.docker("n2", "network", "disconnect", "open", "late")
+    until(lambda: resolve(p, "n1", "web", "late") == [], 10, "it is gone")
+    # What nobody needs any more goes, on the worker as well.
+    p.docker("n2", "rm", "--force", "db", "late")
+    until(lambda: [peer["Name"] for peer in kept("open")] == ["n1"], 10, "the worker has left the network")
+    until(lambda: not p.out("n2", "network", "ls", "--quiet", "--filter", "name=^open$"), 10, "and knows it no more")
+    p.docker("n1", "rm", "--force", "own")
+    p.docker("n1", "service", "rm", "web")
+    until(lambda: not p.error("n1", "network", "rm", "open"), 20, "nobody uses it")
+
+
 def test_flushed_rules_and_deleted_links_come_back(make):
     p = make(2, managers=1)
     p.docker("n1", "network", "create", "--driver", "overlay", "mine")

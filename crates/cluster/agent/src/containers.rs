@@ -31,6 +31,8 @@ pub(crate) struct Found {
 pub(crate) enum Seen {
     /// This container is now so.
     Changed(Found),
+    /// A container of no task, with this id, is now otherwise.
+    Plain(String),
     /// Changes were missed: look at all containers.
     Missed,
 }
@@ -128,16 +130,13 @@ pub(crate) struct EngineWatch {
 
 impl Watch for EngineWatch {
     async fn next(&mut self) -> Option<Seen> {
-        loop {
-            match self.changes.next().await? {
-                StateChange::Missed => return Some(Seen::Missed),
-                StateChange::Changed(state) => {
-                    if let Some(found) = found(state, &self.node) {
-                        return Some(Seen::Changed(found));
-                    }
-                }
+        Some(match self.changes.next().await? {
+            StateChange::Missed => Seen::Missed,
+            StateChange::Changed(state) => {
+                let id = state.id.clone();
+                found(state, &self.node).map_or(Seen::Plain(id), Seen::Changed)
             }
-        }
+        })
     }
 }
 
@@ -159,7 +158,10 @@ impl Containers for EngineContainers {
     }
 
     fn find(&self, task: &Task) -> Option<Arc<ContainerState>> {
-        self.engine.state(&task.name())
+        match &task.spec.network_attachment_spec {
+            Some(attachment) => self.engine.state(&attachment.container_id),
+            None => self.engine.state(&task.name()),
+        }
     }
 
     async fn pull(&self, task: Arc<Task>, registry_auth: Hidden) -> Result<(), String> {

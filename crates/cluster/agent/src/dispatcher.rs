@@ -19,6 +19,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use wire::attach::{Attach, AttachRequest, Attached};
 use wire::session::{
     Assignments, Bye, Changed, Hello, OpenRequest, Report, ReportRequest, SessionId, SessionMessage,
 };
@@ -39,6 +40,9 @@ const ACCEPT_LIMIT: Duration = Duration::from_secs(2);
 /// is no leader, both wait for one.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 
+/// How long a manager may take to give a container a place on a network. chosen: longer than it waits itself.
+const PLACE_LIMIT: Duration = Duration::from_secs(15);
+
 /// Wait before the same manager is asked again for a session that replaces the present one. chosen: nothing depends on
 /// it but what `node inspect` shows.
 const REOPEN_AFTER: Duration = Duration::from_secs(1);
@@ -55,6 +59,40 @@ pub(crate) enum ReportError {
     /// Another manager refused, or was not reached.
     #[error(transparent)]
     Remote(#[from] CallError),
+}
+
+/// Why a manager did not do what this node asked of it.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CallFailed {
+    /// Between two sessions, for longer than somebody waits.
+    #[error("this node has no session with a manager of the swarm")]
+    NoSession,
+    /// The manager on this node refused.
+    #[error(transparent)]
+    Own(#[from] ManagerError),
+    /// Another manager refused, or was not reached.
+    #[error(transparent)]
+    Remote(#[from] CallError),
+}
+
+impl CallFailed {
+    /// The class of a refusal; `None` when no manager was reached.
+    pub(crate) fn code(&self) -> Option<Code> {
+        match self {
+            Self::Own(error) => Some(error.code()),
+            Self::Remote(CallError::Refused(refusal)) => Some(refusal.code),
+            Self::NoSession | Self::Remote(_) => None,
+        }
+    }
+
+    /// Its text without the class.
+    pub(crate) fn bare(&self) -> String {
+        match self {
+            Self::Own(error) => error.for_node().message,
+            Self::Remote(CallError::Refused(refusal)) => refusal.message.clone(),
+            other => other.to_string(),
+        }
+    }
 }
 
 /// Why there is no session.
@@ -169,6 +207,21 @@ impl Dispatcher {
             }
         }
         Err(failed)
+    }
+
+    /// Asks a manager for a container's place on a network.
+    pub(crate) async fn attach(&self, request: AttachRequest) -> Result<Attached, CallFailed> {
+        let mut sessions = self.ties.session.subscribe();
+        // The sender lives in `ties`.
+        let open =
+            async { sessions.wait_for(Option::is_some).await.ok().and_then(|session| session.clone()) };
+        let session = tokio::time::timeout(ANSWER_LIMIT, open).await.unwrap_or_default();
+        match session.ok_or(CallFailed::NoSession)?.with {
+            With::Own(manager) => Ok(Box::pin(manager.attach_container(&self.ties.node, request)).await?),
+            With::Remote(address) => {
+                Ok(self.ties.client.call::<Attach>(&address, &request, PLACE_LIMIT).await?)
+            }
+        }
     }
 
     fn begin(&self, opened: Opened) -> NodeSession {

@@ -12,6 +12,7 @@
 //! ```
 
 mod address;
+mod attachments;
 #[cfg(test)]
 mod bench;
 mod container_spec;

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use engine::ContainerState;
+use engine::{ContainerState, Status};
 use lifecycle::task::{self, Operation, Step, View};
 use objects::{ContainerStatus, PortConfig, PublishMode, Task, TaskState, TaskStatus, Timestamp};
 use tokio_util::sync::CancellationToken;
 use wire::Hidden;
 
+use crate::attachments::Attachments;
 use crate::containers::{Failure, as_decided};
 use crate::worker::Kept;
 
@@ -92,7 +93,12 @@ impl Local {
     }
 
     /// The next step, by the state machine alone.
-    pub(crate) fn next(&self) -> Step {
+    pub(crate) fn next(&self, attachments: &Attachments) -> Step {
+        if let Some(attachment) = &self.task.spec.network_attachment_spec {
+            let is_held = attachments.is_held(&attachment.container_id);
+            let (desired, observed) = (self.task.desired_state, self.status.state);
+            return lifecycle::attachment::next(desired, observed, self.is_on_its_network(), is_held);
+        }
         task::next(&View {
             desired: self.task.desired_state,
             observed: self.status.state,
@@ -142,6 +148,14 @@ impl Local {
     /// Whether its container runs.
     pub(crate) fn is_up(&self) -> bool {
         matches!(as_decided(self.container.as_deref()), task::Container::Running { .. })
+    }
+
+    /// Whether the container that this attachment stands for is on its network, or will be again by itself.
+    fn is_on_its_network(&self) -> bool {
+        let Some(container) = self.container.as_deref().filter(|_| self.is_up()) else { return false };
+        let mut places = self.task.networks_attachments.iter();
+        container.status == Status::Restarting
+            || places.any(|place| container.networks.iter().any(|id| id == place.network.as_str()))
     }
 
     /// Whether the numbers of its host ports are to be asked for.

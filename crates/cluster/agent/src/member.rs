@@ -12,10 +12,11 @@ use pki::NodeFiles;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use wire::attach::{AttachRequest, Attached};
 use wire::logs::LogWish;
 
 use crate::credentials::{Credentials, CredentialsError};
-use crate::dispatcher::{Dispatcher, NodeSession, ReportError};
+use crate::dispatcher::{CallFailed, Dispatcher, NodeSession, ReportError};
 use crate::keep_manager::{self, Premises, Standing};
 use crate::keys::Keys;
 use crate::known_managers::Managers;
@@ -131,6 +132,14 @@ async fn remember(managers: Managers, membership: MembershipFile, stopping: Canc
 #[derive(Clone)]
 pub(crate) struct Gate {
     pub(crate) dispatcher: watch::Receiver<Option<Dispatcher>>,
+}
+
+impl Gate {
+    /// Asks a manager for a container's place on a network.
+    pub(crate) async fn attach(&self, request: AttachRequest) -> Result<Attached, CallFailed> {
+        let dispatcher = self.dispatcher.borrow().clone();
+        dispatcher.ok_or(CallFailed::NoSession)?.attach(request).await
+    }
 }
 
 impl Link for Gate {

@@ -19,6 +19,7 @@ use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::attachments::Attachments;
 use crate::containers::EngineContainers;
 use crate::describe::describe;
 use crate::dispatcher::Dispatcher;
@@ -115,6 +116,7 @@ struct RunningAgent {
     stopping: CancellationToken,
     tasks: JoinSet<()>,
     gate: watch::Sender<Option<Dispatcher>>,
+    attachments: Attachments,
 }
 
 impl SwarmNode {
@@ -199,7 +201,8 @@ impl SwarmNode {
             .map_err(|error| requests::failed("open the directory of this node's tasks", error))?;
         let (gate, dispatcher) = watch::channel(None);
         let containers = EngineContainers::new(config.engine.clone(), facts);
-        let agent = Agent::open(containers, files, Gate { dispatcher })
+        let attachments = Attachments::default();
+        let agent = Agent::open(containers, files, Gate { dispatcher }, attachments.clone())
             .await
             .map_err(|error| requests::failed("read this node's tasks", error))?;
         let stopping = CancellationToken::new();
@@ -207,7 +210,7 @@ impl SwarmNode {
         tasks.spawn(agent.run(stopping.clone()));
         let mut part = self.part();
         part.membership = Some(membership.clone());
-        part.agent = Some(RunningAgent { stopping, tasks, gate });
+        part.agent = Some(RunningAgent { stopping, tasks, gate, attachments });
         Ok(())
     }
 
@@ -254,6 +257,13 @@ impl SwarmNode {
         (part.ties, part.keys) = (Some(ties), Some(keys));
         part.locked = None;
         part.running = Some(running);
+    }
+
+    /// The way to the managers, and the containers that wait for places on networks; `None` outside of a swarm.
+    pub(crate) fn gate(&self) -> Option<(Gate, Attachments)> {
+        let part = self.part();
+        let agent = part.agent.as_ref()?;
+        Some((Gate { dispatcher: agent.gate.subscribe() }, agent.attachments.clone()))
     }
 
     /// Notes that a manager took this node.

@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use wire::Hidden;
 use wire::session::{self, Assignment, Assignments, REPORTS_PER_CALL, Removed};
 
+use crate::attachments::Attachments;
 use crate::container_spec::grace_seconds;
 use crate::containers::{Containers, Failure, Found, Seen, Watch};
 use crate::grants::Grants;
@@ -55,6 +56,7 @@ pub(crate) struct Agent<C: Containers, L: Link> {
     files: WorkerFiles,
     tasks: BTreeMap<TaskId, Local>,
     grants: Grants,
+    attachments: Attachments,
     work: JoinSet<Done<L>>,
     starts: Arc<Semaphore>,
     /// Containers of tasks nobody knows any more that are being removed.
@@ -77,12 +79,18 @@ pub(crate) struct Agent<C: Containers, L: Link> {
 
 impl<C: Containers, L: Link> Agent<C, L> {
     /// An agent with the tasks that were kept on disk.
-    pub(crate) async fn open(containers: C, files: WorkerFiles, link: L) -> std::io::Result<Self> {
+    pub(crate) async fn open(
+        containers: C,
+        files: WorkerFiles,
+        link: L,
+        attachments: Attachments,
+    ) -> std::io::Result<Self> {
         let slots = std::thread::available_parallelism().map_or(STARTS, |cpus| STARTS.max(2 * cpus.get()));
         let mut agent = Self {
             containers,
             tasks: BTreeMap::new(),
             grants: Grants::default(),
+            attachments,
             work: JoinSet::new(),
             starts: Arc::new(Semaphore::new(slots)),
             orphans: BTreeSet::new(),
@@ -118,6 +126,7 @@ impl<C: Containers, L: Link> Agent<C, L> {
                 assignments = next_assignments(&mut self.session) => self.take_assignments(assignments).await,
                 seen = changes.next() => match seen {
                     Some(Seen::Changed(found)) => self.see(found),
+                    Some(Seen::Plain(container)) => self.look_at_attachments(Some(&container)),
                     Some(Seen::Missed) => self.look_at_all(),
                     None => break,
                 },
@@ -125,6 +134,7 @@ impl<C: Containers, L: Link> Agent<C, L> {
                     Ok(done) => self.done(done),
                     Err(error) => tracing::error!(%error, "an operation of the agent ended badly"),
                 },
+                () = self.attachments.let_go() => self.look_at_attachments(None),
                 () = sleep_until(retry) => self.retry(),
             }
             self.report();
@@ -223,6 +233,20 @@ impl<C: Containers, L: Link> Agent<C, L> {
         }
     }
 
+    /// Looks at the tasks that stand for plain containers: for this one, or for all.
+    fn look_at_attachments(&mut self, container: Option<&str>) {
+        let is_meant = |local: &&Local| {
+            let attachment = local.task.spec.network_attachment_spec.as_ref();
+            attachment.is_some_and(|it| container.is_none_or(|container| it.container_id == container))
+        };
+        let ids: Vec<TaskId> =
+            self.tasks.values().filter(is_meant).map(|local| local.task.id.clone()).collect();
+        for id in ids {
+            self.refresh(&id);
+            self.advance(&id);
+        }
+    }
+
     fn look_at_all(&mut self) {
         for found in self.containers.all() {
             if !self.tasks.contains_key(&found.task) && self.is_told {
@@ -264,7 +288,7 @@ impl<C: Containers, L: Link> Agent<C, L> {
                 self.advance_removal(id);
                 return;
             }
-            match local.next() {
+            match local.next(&self.attachments) {
                 Step::Wait => break,
                 Step::Retry => {
                     self.retry_soon();
@@ -286,6 +310,9 @@ impl<C: Containers, L: Link> Agent<C, L> {
             }
         }
         self.look_up_ports(id);
+        if let Some(local) = self.tasks.get(id).filter(|local| local.task.is_attachment()) {
+            self.attachments.note(id, Some(local.status.state.is_terminal()));
+        }
         if self.tasks.get(id).is_some_and(Local::has_news) {
             self.unreported.insert(id.clone());
         }
@@ -354,7 +381,9 @@ impl<C: Containers, L: Link> Agent<C, L> {
         if local.is_being_removed {
             return;
         }
-        let Some(container) = local.container.as_ref().map(|found| found.id.clone()) else {
+        // The container of an attachment is its user's.
+        let own = local.container.as_ref().filter(|_| !local.task.is_attachment());
+        let Some(container) = own.map(|found| found.id.clone()) else {
             self.forget(id);
             return;
         };
@@ -368,6 +397,7 @@ impl<C: Containers, L: Link> Agent<C, L> {
 
     fn forget(&mut self, id: &TaskId) {
         self.tasks.remove(id);
+        self.attachments.note(id, None);
         self.unreported.remove(id);
         if let Err(error) = self.files.forget(id) {
             tracing::warn!(task.id = %id, %error, "a task's file was not removed");

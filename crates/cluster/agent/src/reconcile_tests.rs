@@ -57,6 +57,7 @@ impl Fake {
             error: String::new(),
             went_with_machine: false,
             health,
+            networks: vec!["open".to_owned()],
             started_at: Timestamp(1),
             finished_at: Timestamp(1),
         };
@@ -214,7 +215,7 @@ impl Bench {
         };
         fill(&mut fake);
         let files = WorkerFiles::open(directory.join("worker")).unwrap();
-        let agent = Agent::open(fake.clone(), files, managers).await.unwrap();
+        let agent = Agent::open(fake.clone(), files, managers, Attachments::default()).await.unwrap();
         let stopping = CancellationToken::new();
         let mut running = JoinSet::new();
         running.spawn(agent.run(stopping.clone()));

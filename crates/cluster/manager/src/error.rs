@@ -54,6 +54,12 @@ pub enum ManagerError {
         /// Id of the task.
         task: objects::TaskId,
     },
+    /// A container that gets no addresses on a network.
+    #[error("rpc error: code = ResourceExhausted desc = {reason}")]
+    NoPlace {
+        /// Why.
+        reason: String,
+    },
     /// A node that the swarm does not know, or not any more.
     #[error("rpc error: code = NotFound desc = node not found")]
     UnknownNode {
@@ -274,6 +280,7 @@ impl ManagerError {
             | Self::Signing(_)
             | Self::TooManySessions { .. }
             | Self::MemberUnreachable { .. } => Code::Unavailable,
+            Self::NoPlace { .. } => Code::ResourceExhausted,
             Self::TooSlow => Code::DeadlineExceeded,
             Self::OutOfSequence
             | Self::NoLeader
@@ -297,7 +304,8 @@ impl ManagerError {
     }
 
     /// The error for a node, which puts the prefix before the text itself.
-    pub(crate) fn for_node(&self) -> Refusal {
+    #[must_use]
+    pub fn for_node(&self) -> Refusal {
         let refusal = self.for_manager();
         let bare = refusal.message.strip_prefix(PREFIX).and_then(|rest| rest.split_once(" desc = "));
         let message = bare.map_or_else(|| refusal.message.clone(), |(_, text)| text.to_owned());

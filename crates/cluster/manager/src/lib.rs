@@ -12,6 +12,7 @@
 //! It never decides about services, nodes or trust itself: what is written after a change comes from `control::step`, what
 //! a request may do from `control::request`, who is there and who manages from `membership`.
 
+mod attach;
 mod attend;
 mod certify;
 mod clock;

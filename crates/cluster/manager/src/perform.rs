@@ -204,6 +204,7 @@ impl Manager {
                 self.do_update_cluster(*version, spec, *update, request).await
             }
             Operation::OpenSession(opens) => self.do_open_session(opens).await,
+            Operation::Attach { id, node, request } => self.do_attach(id, node, request).await,
             Operation::Observe { reports } => self.do_observe(reports).await,
             Operation::Issue(request) => self.do_issue(request).await,
             Operation::Renew(request) => self.do_renew(request).await,

@@ -8,6 +8,7 @@ use objects::{ClusterInternal, Node, NodeId, NodeRole};
 use raft::ProposeError;
 use rpc::{Caller, Router, Unwelcome};
 use store::Store;
+use wire::attach::Attach;
 use wire::forward::{Forward, Forwarded, NewMember, Operation};
 use wire::join::{Issue, Renew, Root};
 use wire::logs::{AskLogs, Asked, TELL_LOGS};
@@ -74,6 +75,7 @@ impl Manager {
 
     fn session_routes(&self, router: Router) -> Router {
         let (open, report, goodbye) = (self.clone(), self.clone(), self.clone());
+        let attach = self.clone();
         router
             .streaming::<OpenSession, _, _, _>(move |caller, request| {
                 let manager = open.clone();
@@ -93,6 +95,10 @@ impl Manager {
                     manager.report(&node, request.statuses).await.map_err(for_node)?;
                     Ok(Done {})
                 }
+            })
+            .method::<Attach, _, _>(move |caller, request| {
+                let manager = attach.clone();
+                async move { manager.attach_container(&caller.node(), request).await.map_err(for_node) }
             })
             .method::<Goodbye, _, _>(move |caller, request| {
                 let done = goodbye.goodbye(&caller.node(), &request);

@@ -42,7 +42,8 @@ impl Manager {
             Some(services) => services.iter().flat_map(|service| store.tasks_of_service(service)).collect(),
             None => store.tasks().collect(),
         };
-        let found = found.into_iter().filter(|task| wanted.has(&store, task));
+        // Source: moby, `daemon/cluster/tasks.go` `GetTasks`: attachments are not shown.
+        let found = found.into_iter().filter(|task| !task.is_attachment() && wanted.has(&store, task));
         Ok(found.map(|task| task.to_api(|id| store.network(id).cloned())).collect())
     }
 }

@@ -111,9 +111,22 @@ impl Addresses {
 
     /// Assumes a free address of each family of a network, and gives them with their prefix lengths. All or none.
     pub fn take(&mut self, network: &Network) -> Result<Vec<String>, NoAddress> {
+        self.take_with(network, &[])
+    }
+
+    /// As [`Addresses::take`], with these where they are of a family; that they are free was looked at.
+    pub(crate) fn take_with(
+        &mut self,
+        network: &Network,
+        chosen: &[(IpAddr, u8)],
+    ) -> Result<Vec<String>, NoAddress> {
         let subnets = network.subnets();
         let mut found: Vec<(IpAddr, u8)> = Vec::new();
         for is_v6 in [false, true] {
+            if let Some(chosen) = chosen.iter().find(|(address, _)| address.is_ipv6() == is_v6) {
+                found.push(*chosen);
+                continue;
+            }
             let of_family: Vec<Subnet> =
                 subnets.iter().filter(|subnet| subnet.net.addr().is_ipv6() == is_v6).copied().collect();
             if of_family.is_empty() && (is_v6 || !subnets.is_empty()) {
@@ -129,6 +142,11 @@ impl Addresses {
             self.assume_one(&network.id, *address);
         }
         Ok(found.into_iter().map(|(address, prefix)| format!("{address}/{prefix}")).collect())
+    }
+
+    /// Whether somebody has this address, as far as the store and the step know.
+    pub(crate) fn is_taken(&self, network: &NetworkId, address: IpAddr) -> bool {
+        self.networks.get(network).is_some_and(|known| known.taken.contains_key(&address))
     }
 
     /// The next free address of a subnet.

@@ -3,6 +3,7 @@
 //! In: what was asked for, what is taken. Out: VIPs, attachments, or why there are none. What somebody has stays while it
 //! asks for it. Never touches the store.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use objects::{
@@ -22,6 +23,16 @@ pub enum AttachError {
     /// It is full.
     #[error(transparent)]
     NoAddress(#[from] NoAddress),
+    /// A container asks for an address that it cannot have.
+    #[error("address {address} of network {network} cannot be given: {why}")]
+    NotFree {
+        /// The address.
+        address: IpAddr,
+        /// Name of the network.
+        network: String,
+        /// Why not.
+        why: &'static str,
+    },
     /// The service has no virtual address there: it is full.
     #[error("service {service} has no virtual address on network {network}")]
     NoVip {
@@ -38,7 +49,7 @@ impl AttachError {
     /// The network whose free addresses would help.
     pub fn network(&self) -> Option<&NetworkId> {
         match self {
-            Self::NoNetwork(_) => None,
+            Self::NoNetwork(_) | Self::NotFree { .. } => None,
             Self::NoAddress(full) => Some(&full.id),
             Self::NoVip { id, .. } => Some(id),
         }
@@ -126,15 +137,36 @@ pub fn attachments(
     let before = addresses.assumed();
     let mut found = Vec::with_capacity(wanted.len());
     for network in wanted {
-        match addresses.take(network) {
+        match take(addresses, network, &task.internal.asked_addresses) {
             Ok(taken) => found.push(NetworkAttachment { network: network.id.clone(), addresses: taken }),
-            Err(full) => {
+            Err(error) => {
                 addresses.give_back(before);
-                return Err(full.into());
+                return Err(error);
             }
         }
     }
     Ok(found)
+}
+
+/// Addresses on a network: those that are asked for, and of the other families any.
+fn take(addresses: &mut Addresses, network: &Network, asked: &[IpAddr]) -> Result<Vec<String>, AttachError> {
+    let subnets = network.subnets();
+    let choose = |address: &IpAddr| {
+        let refuse =
+            |why| AttachError::NotFree { address: *address, network: network.spec.name.clone(), why };
+        let subnet = subnets.iter().find(|subnet| subnet.net.contains(address));
+        let subnet = subnet.ok_or_else(|| refuse("it is in no subnet of the network"))?;
+        let is_bound = *address == subnet.net.network() || *address == subnet.net.broadcast();
+        if is_bound || subnets.iter().any(|subnet| subnet.gateway == *address) {
+            return Err(refuse("it is the network's own"));
+        }
+        match addresses.is_taken(&network.id, *address) {
+            true => Err(refuse("it is in use")),
+            false => Ok((*address, subnet.net.prefix_len())),
+        }
+    };
+    let chosen: Vec<_> = asked.iter().map(choose).collect::<Result<_, _>>()?;
+    Ok(addresses.take_with(network, &chosen)?)
 }
 
 fn must_have_vip(service: &Service, task: &Task, network: &Network) -> Result<(), AttachError> {

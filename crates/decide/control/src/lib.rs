@@ -13,6 +13,7 @@
 //! Never does anything itself, and remembers nothing that it could not work out again from the store.
 
 mod addresses;
+pub mod attach;
 mod dirty;
 pub mod networks;
 mod parts;

@@ -86,6 +86,12 @@ pub enum RequestError {
         /// Its name.
         name: String,
     },
+    /// Only services are on the network. Source: moby/swarmkit, `manager/resourceapi/allocator.go`.
+    #[error("network {name} not manually attachable")]
+    NotAttachable {
+        /// Its name.
+        name: String,
+    },
     /// Networks are changed in the task template only. Source: moby/swarmkit, `manager/controlapi/service.go`.
     #[error("networks must be migrated to TaskSpec before being changed")]
     LegacyNetworks,
@@ -133,7 +139,7 @@ impl RequestError {
         match self {
             Self::Spec(SpecError::Unsupported(_)) => Code::Unimplemented,
             Self::Spec(SpecError::Constraint(_)) => Code::Unknown,
-            Self::Spec(SpecError::Forbidden(_)) => Code::PermissionDenied,
+            Self::Spec(SpecError::Forbidden(_)) | Self::NotAttachable { .. } => Code::PermissionDenied,
             Self::Spec(_) | Self::Port(_) | Self::Network(_) | Self::IngressAttached { .. } => {
                 Code::InvalidArgument
             }

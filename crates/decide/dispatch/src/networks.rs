@@ -238,6 +238,9 @@ fn ingress_ports(task: &Task) -> Vec<PortConfig> {
 
 /// The names that mean the task's container alone. A host name that its node makes up is known there only.
 fn names(task: &Task) -> Vec<String> {
+    if task.is_attachment() {
+        return task.spec.networks.iter().flat_map(|asked| asked.aliases.iter().cloned()).collect();
+    }
     let container = task.status.container_status.as_ref().map(|it| it.container_id.as_str());
     let short = container.filter(|id| !id.is_empty()).map(|id| id.chars().take(SHORT_ID).collect());
     let hostname = task.spec.container_spec.as_ref().map(|spec| spec.hostname.clone());

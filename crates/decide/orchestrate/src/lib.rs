@@ -9,6 +9,7 @@
 //! In: a draft over the store, and what changed. Out: tasks made, raised in desired state or removed in the draft, and the
 //! times to look again. What must be remembered is in the objects. Never chooses a node: `schedule` does.
 
+mod attachment;
 mod evict;
 mod global;
 mod history;

@@ -9,7 +9,7 @@ use objects::{ServiceId, SlotKey, Task};
 use store::Draft;
 
 use crate::slot::{is_fine, tend};
-use crate::{Turn, global, removal, replicated, rollout};
+use crate::{Turn, attachment, global, removal, replicated, rollout};
 
 /// Looks after all slots of a service: cost follows the number of its tasks.
 pub fn service(draft: &mut Draft<'_>, id: &ServiceId, turn: &mut Turn<'_>) {
@@ -17,6 +17,10 @@ pub fn service(draft: &mut Draft<'_>, id: &ServiceId, turn: &mut Turn<'_>) {
     let mut slots: BTreeMap<SlotKey, Vec<&Arc<Task>>> = BTreeMap::new();
     for task in &tasks {
         slots.entry(task.slot_key()).or_default().push(task);
+    }
+    if attachment::is_none(id) {
+        slots.keys().for_each(|slot| attachment::tend(draft, slot));
+        return;
     }
     let Some(service) = draft.service(id).cloned() else {
         for slot in slots.keys() {
@@ -40,6 +44,9 @@ pub fn service(draft: &mut Draft<'_>, id: &ServiceId, turn: &mut Turn<'_>) {
 
 /// Looks after one slot: cost follows the number of its tasks.
 pub fn slot(draft: &mut Draft<'_>, id: &ServiceId, slot: &SlotKey, turn: &mut Turn<'_>) {
+    if attachment::is_none(id) {
+        return attachment::tend(draft, slot);
+    }
     let Some(service) = draft.service(id).cloned() else {
         return removal::remove_slot(draft, id, slot, turn);
     };

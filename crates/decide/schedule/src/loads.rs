@@ -44,7 +44,7 @@ impl Weight {
                 .filter(is_fixed)
                 .map(|port| (port.protocol, port.published_port))
                 .collect(),
-            is_ranked: task.is_wanted(),
+            is_ranked: task.is_wanted() && !task.is_attachment(),
         }
     }
 }

@@ -82,6 +82,8 @@ fn is_waiting(task: &Task) -> bool {
 fn confirm(draft: &mut Draft<'_>, loads: &mut Loads, task: &Task, now: Timestamp, outcome: &mut Outcome) {
     let demand = Demand::of(task);
     let refusal = match loads.get(&task.node_id) {
+        // Its container is there whatever the node is for.
+        Some(_) if task.is_attachment() => None,
         Some(load) => refuse(&demand, load),
         // The orchestrator removes the task of a node that is gone.
         None => return,

@@ -30,6 +30,7 @@ use crate::health;
 use crate::machine;
 use crate::shim_group::{self, ShimGroup};
 use crate::state::State;
+use crate::swarm_networks;
 use crate::volume::{self, VolumeRecord, Volumes};
 use crate::watch::{Announcer, Status};
 
@@ -78,6 +79,7 @@ impl Engine {
             execs: Execs::default(),
             events: Events::new(),
             announcer: Announcer::new(),
+            swarm_networks: swarm_networks::Slot::new(),
             tasks: TaskTracker::new(),
             shutdown: CancellationToken::new(),
             cpus: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),

@@ -20,6 +20,7 @@ use crate::exec::Execs;
 use crate::files::Roots;
 use crate::shim_group::ShimGroup;
 use crate::state::{Change, State};
+use crate::swarm_networks;
 use crate::volume::Volumes;
 use crate::watch::{Announcer, ContainerState, StateChanges, Status};
 
@@ -45,6 +46,7 @@ pub(crate) struct Inner {
     pub(crate) execs: Execs,
     pub(crate) events: Events,
     pub(crate) announcer: Announcer,
+    pub(crate) swarm_networks: swarm_networks::Slot,
     /// Everything that runs on behalf of the engine.
     pub(crate) tasks: TaskTracker,
     /// Cancelled when the engine shuts down; containers go on.

@@ -80,6 +80,9 @@ pub enum EngineError {
     /// Asked for something that we don't do.
     #[error("{0} is not supported by this engine")]
     NotSupported(String),
+    /// A swarm gives a container no place on its network.
+    #[error("{0}")]
+    NotAttached(String),
     /// The container's state doesn't allow it: Docker's text.
     #[error("{0}")]
     WrongState(WrongState),
@@ -235,6 +238,7 @@ impl EngineError {
             | E::NoSuchNetwork(_)
             | E::NotFound(_)
             | E::NoSuchFile { .. } => ErrorKind::NotFound,
+            E::NotAttached(_) => ErrorKind::Forbidden,
             E::Network(error) if is_not_given(error.downcast_ref()) => ErrorKind::Forbidden,
             E::NetworkCreate(error) => of_create(error),
             E::NetworkRemove(error) => of_remove(error),

@@ -28,6 +28,7 @@ mod networks;
 mod shim_group;
 mod spec_build;
 mod state;
+mod swarm_networks;
 mod volume;
 mod watch;
 
@@ -45,4 +46,5 @@ pub use engine::{Counts, Engine};
 pub use error::{EngineError, ErrorKind, InvalidRequest, StateError, WrongState};
 pub use events::{EventQuery, EventStream};
 pub use exec::start::{ExecStartOptions, ExecStarted};
+pub use swarm_networks::{Attaching, Hold, Place, PlaceError, PlaceWish, SwarmNetworks};
 pub use watch::{ContainerState, StateChange, StateChanges, Status};

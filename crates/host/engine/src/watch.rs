@@ -76,6 +76,8 @@ pub struct ContainerState {
     pub went_with_machine: bool,
     /// Its health, when it has a health check and was started.
     pub health: Option<health::Status>,
+    /// Ids of the networks that it is on.
+    pub networks: Vec<String>,
     /// When it last started; zero before.
     pub started_at: Timestamp,
     /// When it last ended; zero before.

@@ -76,6 +76,8 @@ shape! {
         pub restarts: RestartHistory,
         /// Number of the rollout that made it; zero for tasks made otherwise.
         pub rollout: u64,
+        /// Addresses that a plain container asks for on its network; any will do when there are none.
+        pub asked_addresses: Vec<std::net::IpAddr>,
     }
 
     /// Why a task stays at READY.
@@ -241,6 +243,11 @@ impl Task {
             0 => format!("{service}.{}.{}", self.node_id, self.id),
             slot => format!("{service}.{slot}.{}", self.id),
         }
+    }
+
+    /// Whether it stands for a plain container on a network of the swarm: it runs nothing itself.
+    pub fn is_attachment(&self) -> bool {
+        self.spec.network_attachment_spec.is_some()
     }
 
     /// What it stands for within its service.

@@ -11,6 +11,7 @@ use objects::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::attach::AttachRequest;
 use crate::session::SessionId;
 use crate::{Callers, Hidden, Method};
 
@@ -242,6 +243,15 @@ pub enum Operation {
     },
     /// A node is there, with this description and address.
     OpenSession(Box<NodeOpens>),
+    /// Gives a plain container a place on a network.
+    Attach {
+        /// Id of the task that stands for it, if there is none yet.
+        id: TaskId,
+        /// Where the container is.
+        node: NodeId,
+        /// The container and the network.
+        request: AttachRequest,
+    },
     /// States of tasks of any nodes.
     Observe {
         /// Per node.
@@ -276,6 +286,11 @@ pub enum Outcome {
     Updated {
         /// Texts for the user, possibly none.
         warnings: Vec<String>,
+    },
+    /// The place is made, or was there.
+    Attached {
+        /// The task that stands for the container.
+        task: TaskId,
     },
     /// The certificate is made.
     Certified(Certified),

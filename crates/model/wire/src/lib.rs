@@ -4,6 +4,7 @@
 //! are JSON: a reader skips fields it does not know, and a field added later has a default, so that neighbouring
 //! versions understand each other. Never sends anything itself and checks no caller: that is `rpc`'s.
 
+pub mod attach;
 pub mod forward;
 mod hidden;
 pub mod join;

@@ -78,6 +78,7 @@ pub(crate) async fn open(config: &Config, open_files: OpenFiles) -> anyhow::Resu
     })
     .await
     .context("open the swarm's state")?;
+    engine.set_swarm_networks(swarm.swarm_networks());
     // A client that comes right after a restart finds the swarm's objects; one that comes to a swarm without a majority
     // is told so instead of waiting.
     let _ = tokio::time::timeout(SETTLE, swarm.settled()).await;

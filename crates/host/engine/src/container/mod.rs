@@ -202,6 +202,12 @@ impl Container {
             error: run.error.clone(),
             went_with_machine: run.went_with_machine,
             health: run.health.as_ref().filter(|_| run.status.has_process()).map(|health| health.status()),
+            networks: run
+                .attachment
+                .iter()
+                .flat_map(|it| &it.endpoints)
+                .map(|it| it.network_id.clone())
+                .collect(),
             started_at: run.started_at,
             finished_at: run.finished_at,
         }

@@ -101,7 +101,7 @@ pub(crate) fn check(settings: &EndpointSettings, facts: &NetworkFacts) -> Result
             let text = "network-scoped alias is supported only for containers in user defined networks";
             wrong.push(text.to_owned());
         }
-    } else {
+    } else if facts.driver != "overlay" {
         wrong.extend(asked.iter().filter_map(|ip| check_address(ip, facts).err()));
     }
     if !wrong.is_empty() {

@@ -19,6 +19,7 @@ use crate::error::EngineError;
 use crate::files::{self, blocking};
 use crate::health;
 use crate::spec_build::{self, Shared, Surroundings, network_files};
+use crate::swarm_networks::{self, Hold};
 use crate::watch::Status;
 
 /// Docker's words around what the runtime says about a program that can't be run.
@@ -88,7 +89,8 @@ async fn launch(inner: &Inner, container: &Arc<Container>, cause: Cause) -> Resu
         .parse()
         .map_err(|error: images::ParseDigestError| EngineError::Images(Box::new(error)))?;
     let image = inner.config.images.image(&image).await.map_err(super::create::lookup_error)?;
-    let attachment = attach_networks(inner, &record, shared).await?;
+    // Places on networks of a swarm are needed from here on, though the container does not run yet.
+    let (attachment, _holds) = attach_networks(inner, &record, shared, cause).await?;
     let around = Surroundings {
         roots: &inner.roots,
         layers: image.layers,
@@ -290,20 +292,23 @@ async fn attach_networks(
     inner: &Inner,
     record: &Record,
     shared: Shared,
-) -> Result<Option<network::Attachment>, EngineError> {
+    cause: Cause,
+) -> Result<(Option<network::Attachment>, Vec<Hold>), EngineError> {
     if shared.network.is_some() {
-        return Ok(None);
+        return Ok((None, Vec::new()));
     }
+    let mut joins = networks::joins(record)?;
+    let holds = swarm_networks::give_places(inner, record, &mut joins, cause == Cause::Policy).await?;
     let request = network::AttachRequest {
         container_id: record.id.clone(),
         container_name: record.name.clone(),
         hostname: record.config.hostname.clone(),
         mode: network::SandboxMode::of(&record.host_config.network_mode),
-        networks: networks::joins(record)?,
+        networks: joins,
         ports: create_parts::port_requests(&record.config, &record.host_config)?,
     };
     match inner.config.network.attach(request).await {
-        Ok(attachment) => Ok(Some(attachment)),
+        Ok(attachment) => Ok((Some(attachment), holds)),
         Err(error @ network::AttachError::Unknown(_)) => {
             Err(EngineError::NotFound(format!("failed to set up container networking: {error}")))
         }

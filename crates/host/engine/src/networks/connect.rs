@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use docker::EndpointSettings;
-use network::{ConnectRequest, Endpoint, NetworkFacts, SandboxMode};
+use network::{ConnectRequest, Endpoint, NetworkFacts, NetworkJoin, SandboxMode};
 
 use crate::container::record::Record;
 use crate::container::{Container, create_parts, networks, resolver};
@@ -15,6 +15,7 @@ use crate::engine::{Engine, Inner};
 use crate::error::EngineError;
 use crate::files;
 use crate::spec_build::network_files;
+use crate::swarm_networks;
 use crate::watch::Status;
 
 /// Source of these texts: moby, `runconfig/errors.go`.
@@ -31,13 +32,22 @@ impl Engine {
         container: &str,
         settings: Option<EndpointSettings>,
     ) -> Result<(), EngineError> {
-        let facts = networks::find(&self.inner, network).await?;
         let container = self.inner.registry.find(container)?;
         let mut settings = settings.unwrap_or_default();
+        // One of a swarm may not be on this machine yet.
+        let mut joins = [networks::join(network, &settings)?];
+        let holds = swarm_networks::give_places(&self.inner, &container.record(), &mut joins, false).await?;
+        let [join] = joins;
+        let facts = networks::find(&self.inner, &join.network).await?;
         networks::check(&settings, &facts)?;
         settings.network_id.clone_from(&facts.id);
         let engine = self.clone();
-        self.to_the_end(async move { connect(&engine.inner, &container, &facts, settings).await }).await
+        self.to_the_end(async move {
+            let connected = connect(&engine.inner, &container, &facts, settings, join).await;
+            drop(holds);
+            connected
+        })
+        .await
     }
 
     /// Disconnects a container from a network.
@@ -54,6 +64,7 @@ async fn connect(
     container: &Arc<Container>,
     facts: &NetworkFacts,
     settings: EndpointSettings,
+    join: NetworkJoin,
 ) -> Result<(), EngineError> {
     let _turn = container.turn.lock().await;
     let record = container.record();
@@ -66,7 +77,7 @@ async fn connect(
             let request = ConnectRequest {
                 container_id: container.id.clone(),
                 pid,
-                join: networks::join(&facts.id, &settings)?,
+                join: NetworkJoin { network: facts.id.clone(), ..join },
                 ports: create_parts::port_requests(&record.config, &record.host_config)?,
             };
             Some(inner.config.network.connect(request).await?)
