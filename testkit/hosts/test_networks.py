@@ -163,7 +163,6 @@ def test_plain_containers_are_on_networks_that_let_them_in(make):
         assert in_task(p, "n1", "web", "wget", "-T", "5", "-qO-", f"http://{name}:8000/")
     assert "web." in p.out("n2", "exec", "db", "wget", "-T", "5", "-qO-", "http://web:8000/")
     assert p.out("n1", "node", "ps", "--format", "{{.Name}}", "n2") == "", "it is no task that anybody sees"
-    assert "is in use by task" in p.error("n1", "network", "rm", "open")
     # An address of one's own, and one that somebody has.
     p.docker("n1", "run", "--detach", "--name", "own", "--network", "open", "--ip", "10.0.1.200", IMAGE, "sleep", "1000")
     assert p.out("n1", "inspect", "--format", "{{.NetworkSettings.Networks.open.IPAddress}}", "own") == "10.0.1.200"
@@ -186,8 +185,9 @@ def test_plain_containers_are_on_networks_that_let_them_in(make):
     p.docker("n2", "rm", "--force", "db", "late")
     until(lambda: [peer["Name"] for peer in kept("open")] == ["n1"], 10, "the worker has left the network")
     until(lambda: not p.out("n2", "network", "ls", "--quiet", "--filter", "name=^open$"), 10, "and knows it no more")
-    p.docker("n1", "rm", "--force", "own")
     p.docker("n1", "service", "rm", "web")
+    assert "is in use by task" in p.error("n1", "network", "rm", "open")
+    p.docker("n1", "rm", "--force", "own")
     until(lambda: not p.error("n1", "network", "rm", "open"), 20, "nobody uses it")
 
 
