@@ -100,6 +100,9 @@ class Play:
     def address(self, node):
         return json.loads((self.folder / node / "machine.json").read_text())["address"].split("/")[0]
 
+    def address6(self, node):
+        return json.loads((self.folder / node / "machine.json").read_text())["address6"].split("/")[0]
+
     def move(self, node, last):
         """Gives a machine that is off another address in the same network."""
         path = self.folder / node / "machine.json"

@@ -31,13 +31,17 @@ def ask(address, port, path="/"):
         return answer.read().decode().split()[:2]
 
 
+def family(address):
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
+
+
 def ask_udp(address, port, source_port=0):
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+    with socket.socket(family(address), socket.SOCK_DGRAM) as asking:
         asking.settimeout(2)
         asking.bind(("", source_port))
         asking.sendto(b"who", (address, port))
         answer, sender = asking.recvfrom(2048)
-        assert sender == (address, port), "the answer comes from where the question went"
+        assert sender[:2] == (address, port), "the answer comes from where the question went"
         return answer.decode().split()[:2]
 
 
@@ -49,11 +53,19 @@ def answers(address, port, seconds=20):
     return until(one, seconds, f"{address}:{port} answers")
 
 
-def outside(p):
-    """This side's own address in the machines' network."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.connect((p.address("n1"), 9))
+def outside(p, address=None):
+    """This side's own address in the machines' network, of the version of an address there."""
+    address = address or p.address("n1")
+    with socket.socket(family(address), socket.SOCK_DGRAM) as probe:
+        probe.connect((address, 9))
         return probe.getsockname()[0]
+
+
+def ask_on(p, node, what, times=6):
+    """What a client on a machine hears: `what` is a call of one of these functions."""
+    script = f"from networks import ask, ask_udp\nfor _ in range({times}): print(*{what})"
+    done = p.inside(node, "env", f"PYTHONPATH={HERE}:{HERE.parent}", "/usr/bin/python3", "-c", script)
+    return [line.split() for line in done.stdout.splitlines()]
 
 
 def in_task(p, via, service, *command, check=True):

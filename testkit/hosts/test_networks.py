@@ -1,12 +1,13 @@
 """Networks across machines with the stock docker CLI: names, virtual addresses, the routing mesh, and what they survive."""
 import collections
 import contextlib
+import ipaddress
 import time
 
 import pytest
 from conftest import IMAGE, figure
 from common import until
-from networks import HERE, PYTHON, VOLUMES, Asking, answers, ask, ask_udp, in_task, outside, resolve, who
+from networks import PYTHON, VOLUMES, Asking, answers, ask, ask_on, ask_udp, in_task, outside, resolve, who
 
 
 def test_a_service_is_reached_by_its_name_from_every_machine(make):
@@ -57,13 +58,81 @@ def test_a_published_port_answers_on_every_machine_and_tasks_see_the_client(make
         assert ask_udp(p.address("n2"), 8080, source)[1] == mine
     # From the machine itself, by its address and by loopback, and from a container on it.
     for target in (p.address("n1"), "127.0.0.1"):
-        script = f"from networks import ask\nfor _ in range(6): print(*ask('{target}', 8080))"
-        heard = [line.split() for line in p.inside("n1", "env", f"PYTHONPATH={HERE}:{HERE.parent}", "/usr/bin/python3", "-c", script)
-                 .stdout.splitlines()]
+        heard = ask_on(p, "n1", f"ask('{target}', 8080)")
         assert len({name for name, _ in heard}) == 6, heard
         assert {client for _, client in heard} == {p.address("n1")}, heard
     heard = {p.out("n2", "run", "--rm", *VOLUMES, IMAGE, "wget", "-T", "5", "-qO-", f"http://{p.address('n2')}:8080/").split()[0] for _ in range(6)}
     assert len(heard) == 6, heard
+
+
+def test_published_ports_answer_over_ipv6_as_well(make):
+    p = make(3, managers=1)
+    who(p, "n1", "web", 6, "--publish", "8080:8000", "--publish", "8080:8000/udp")
+    p.runs("n1", "web", 6)
+    mine = outside(p, p.address6("n1"))
+    assert mine.startswith("fd"), mine
+    for node in p.nodes:
+        address = p.address6(node)
+        answers(address, 8080)
+        heard = [ask(address, 8080) for _ in range(60)]
+        assert {client for _, client in heard} == {mine}, "the client's own address"
+        assert set(collections.Counter(name for name, _ in heard).values()) == {10}, heard
+        heard = [ask_udp(address, 8080) for _ in range(30)]
+        assert {client for _, client in heard} == {mine}
+        assert len({name for name, _ in heard}) == 6, heard
+    # One client port through two machines at once.
+    for source in range(40000, 40010):
+        assert ask_udp(p.address6("n1"), 8080, source)[1] == mine
+        assert ask_udp(p.address6("n2"), 8080, source)[1] == mine
+    # Machines talk to each other over IPv4, as they were told to.
+    peers = p.json("n1", "network", "inspect", "--format", "{{json .Peers}}", "ingress")
+    assert {peer["IP"] for peer in peers} == {p.address(node) for node in p.nodes}, peers
+    # From the machine itself. Its loopback is nobody's address elsewhere: tasks see the node's on the ingress network.
+    configs = p.json("n1", "network", "inspect", "--format", "{{json .IPAM.Config}}", "ingress")
+    ingress = [ipaddress.ip_network(config["Subnet"]) for config in configs]
+    assert [net.version for net in ingress] == [4, 6], ingress
+    for call in ("ask", "ask_udp"):
+        heard = ask_on(p, "n1", f"{call}('{p.address6('n1')}', 8080)")
+        assert len({name for name, _ in heard}) == 6 and {client for _, client in heard} == {p.address6("n1")}, heard
+        heard = ask_on(p, "n1", f"{call}('::1', 8080)")
+        clients = {client for _, client in heard}
+        assert len({name for name, _ in heard}) == 6 and len(clients) == 1, heard
+        assert ipaddress.ip_address(*clients) in ingress[1], heard
+    # From a container, and while no daemon is there.
+    p.docker("n2", "network", "create", "--ipv6", "--subnet", "fd06::/64", "six")
+    asking = ["run", "--rm", "--network", "six", *VOLUMES, IMAGE, "wget", "-T", "5", "-qO-", f"http://[{p.address6('n2')}]:8080/"]
+    heard = [p.out("n2", *asking).split() for _ in range(6)]
+    assert len({name for name, *_ in heard}) == 6, heard
+    assert all(ipaddress.ip_address(client) in ingress[1] for _, client, _ in heard), heard
+    p.skep("kill", "--daemon", "n1")
+    assert len({name for name, _ in ask_on(p, "n1", "ask('::1', 8080)")}) == 6
+    assert len({ask(p.address6("n1"), 8080)[0] for _ in range(6)}) == 6
+    p.start("n1")
+
+
+def test_an_ingress_network_of_before_gets_ipv6_when_it_is_made_anew(make):
+    p = make(2, managers=1)
+
+    def anew(*flags):
+        p.docker("n1", "network", "rm", "ingress", stdin="y\n")
+        until(lambda: not p.error("n1", "network", "create", "--driver", "overlay", "--ingress", *flags, "ingress"), 20, "a new one")
+        who(p, "n1", "web", 2, "--publish", "8080:8000")
+        p.runs("n1", "web", 2)
+
+    anew()
+    for node in p.nodes:
+        answers(p.address(node), 8080)
+        with pytest.raises(ConnectionRefusedError):
+            try:
+                ask(p.address6(node), 8080)
+            except OSError as error:
+                raise getattr(error, "reason", error) from None
+    p.docker("n1", "service", "rm", "web")
+    until(lambda: not any(p.containers(node) for node in p.nodes), 30, "the tasks are gone")
+    anew("--ipv6")
+    for node in p.nodes:
+        assert answers(p.address6(node), 8080)[1] == outside(p, p.address6(node))
+        assert answers(p.address(node), 8080)[1] == outside(p)
 
 
 def test_a_machine_without_a_task_serves_the_port_too(make):

@@ -161,13 +161,14 @@ pub(crate) async fn complete(manager: &Manager, is_new: bool) -> Result<(), Mana
     manager.change(Beside::Nobody, decide).await.map(drop)
 }
 
-/// The network of the routing mesh, if there is none. Where its addresses would be in the way of a machine, somebody has to
+/// The network of the routing mesh, if there is none, of both versions of IP: nodes without IPv6 leave that out. Where its addresses would be in the way of a machine, somebody has to
 /// choose others: services with published ports are refused until then.
 fn ingress(store: &Store, ids: &mut objects::IdSource) -> Vec<Write> {
     if store.ingress().is_some() {
         return Vec::new();
     }
-    let spec = NetworkSpec { name: INGRESS.to_owned(), ingress: true, ..NetworkSpec::default() };
+    let spec =
+        NetworkSpec { name: INGRESS.to_owned(), ingress: true, ipv6_enabled: true, ..NetworkSpec::default() };
     control::networks::create(store, ids.next(), spec).unwrap_or_else(|error| {
         tracing::warn!(
             error = &error as &dyn std::error::Error,

@@ -10,9 +10,9 @@
 //! ```
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::port::HostPort;
 
@@ -21,6 +21,7 @@ pub const PUBLISH: &str = "publish";
 /// The chain that answers connections to ports without backends.
 pub const REFUSE: &str = "refuse";
 const LOOPBACK: IpNet = IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8));
+const LOOPBACK6: IpNet = IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::LOCALHOST, 128));
 
 /// A bridge whose containers are served.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,8 +43,10 @@ pub struct Bridge {
 pub struct Uplink {
     /// The machine's end.
     pub name: String,
-    /// What stands for clients that only this machine knows: its own address in the swarm.
+    /// What stands for clients of IPv4 that only this machine knows: its own address in the swarm.
     pub machine: Ipv4Addr,
+    /// The same for IPv6: its address on the link. `None` while the link has no IPv6.
+    pub machine6: Option<Ipv6Addr>,
 }
 
 /// The rules of one machine.
@@ -109,6 +112,8 @@ pub enum Match {
     ToLocal,
     /// IPv4.
     Ipv4,
+    /// IPv6.
+    Ipv6,
     /// Of a connection that both sides know, or an error about one.
     Established,
     /// The first packet of a connection.
@@ -131,13 +136,17 @@ pub enum Action {
     /// It gets the sender address of the link it leaves by.
     Masquerade,
     /// It gets this sender address.
-    Source(Ipv4Addr),
+    Source(IpAddr),
     /// It goes on in the chain that the map of published (address, protocol, port) names.
     PublishedAt,
     /// It goes on in the chain that the map of published (protocol, port) names.
     Published,
+    /// The same for IPv6.
+    Published6,
     /// It goes on in [`REFUSE`] if its (protocol, port) has no backends.
     RefuseUnserved,
+    /// The same for IPv6.
+    RefuseUnserved6,
     /// It is answered by a reset.
     Reset,
     /// It is answered by ICMP port unreachable.
@@ -163,6 +172,7 @@ impl Firewall {
             rules: vec![
                 Rule { matches: vec![Match::Ipv4], action: Action::PublishedAt },
                 Rule { matches: vec![Match::Ipv4], action: Action::Published },
+                Rule { matches: vec![Match::Ipv6], action: Action::Published6 },
             ],
         };
         let to_publish = || vec![Rule { matches: vec![Match::ToLocal], action: Action::Jump(PUBLISH) }];
@@ -188,7 +198,10 @@ impl Firewall {
             Chain {
                 name: "input",
                 base: Some(Base::Input),
-                rules: vec![Rule { matches: vec![Match::New, Match::Ipv4], action: Action::RefuseUnserved }],
+                rules: vec![
+                    Rule { matches: vec![Match::New, Match::Ipv4], action: Action::RefuseUnserved },
+                    Rule { matches: vec![Match::New, Match::Ipv6], action: Action::RefuseUnserved6 },
+                ],
             },
         ];
         Self { chains }
@@ -220,13 +233,16 @@ fn loopback_rules_of(link: &str) -> Vec<Rule> {
 /// Tasks anywhere see the client's own address. Addresses of the machine's loopback and of its bridges mean something on it
 /// alone: the machine's address stands for them.
 fn source_rules(uplink: &Uplink, bridges: &[Bridge]) -> Vec<Rule> {
-    let subnets = bridges.iter().flat_map(|bridge| &bridge.subnets).filter(|subnet| subnet.addr().is_ipv4());
-    let known_here = [LOOPBACK].into_iter().chain(subnets.copied());
-    let leave = |from| Rule {
-        matches: vec![Match::From(from), Match::Out(uplink.name.clone())],
-        action: Action::Source(uplink.machine),
+    let subnets = bridges.iter().flat_map(|bridge| &bridge.subnets).copied();
+    let leave = |from: IpNet| {
+        let machine = match from {
+            IpNet::V4(_) => uplink.machine.into(),
+            IpNet::V6(_) => uplink.machine6?.into(),
+        };
+        let matches = vec![Match::From(from), Match::Out(uplink.name.clone())];
+        Some(Rule { matches, action: Action::Source(machine) })
     };
-    known_here.map(leave).collect()
+    [LOOPBACK, LOOPBACK6].into_iter().chain(subnets).filter_map(leave).collect()
 }
 
 /// Only published ports lead into the ingress namespace.
@@ -321,6 +337,7 @@ impl fmt::Display for Match {
             Self::To(IpNet::V6(network)) => write!(f, "ip6 daddr {network}"),
             Self::ToLocal => f.write_str("fib daddr type local"),
             Self::Ipv4 => f.write_str("meta nfproto ipv4"),
+            Self::Ipv6 => f.write_str("meta nfproto ipv6"),
             Self::Established => f.write_str("ct state established,related"),
             Self::New => f.write_str("ct state new"),
             Self::Translated => f.write_str("ct status dnat"),
@@ -336,10 +353,13 @@ impl fmt::Display for Action {
             Self::Drop => f.write_str("drop"),
             Self::Jump(chain) => write!(f, "jump {chain}"),
             Self::Masquerade => f.write_str("masquerade"),
-            Self::Source(ip) => write!(f, "snat ip to {ip}"),
+            Self::Source(IpAddr::V4(ip)) => write!(f, "snat ip to {ip}"),
+            Self::Source(IpAddr::V6(ip)) => write!(f, "snat ip6 to {ip}"),
             Self::PublishedAt => f.write_str("ip daddr . meta l4proto . th dport vmap @published_at"),
             Self::Published => f.write_str("meta l4proto . th dport vmap @published"),
+            Self::Published6 => f.write_str("meta l4proto . th dport vmap @published6"),
             Self::RefuseUnserved => f.write_str("meta l4proto . th dport vmap @unserved"),
+            Self::RefuseUnserved6 => f.write_str("meta l4proto . th dport vmap @unserved6"),
             Self::Reset => f.write_str("reject with tcp reset"),
             Self::Unreachable => f.write_str("reject with icmpx port-unreachable"),
         }
@@ -358,6 +378,7 @@ mod tests {
 publish
   meta nfproto ipv4 ip daddr . meta l4proto . th dport vmap @published_at
   meta nfproto ipv4 meta l4proto . th dport vmap @published
+  meta nfproto ipv6 meta l4proto . th dport vmap @published6
 refuse
   meta l4proto tcp reject with tcp reset
   reject with icmpx port-unreachable
@@ -379,6 +400,7 @@ forward (Forward)
   oifname skep0 drop
 input (Input)
   ct state new meta nfproto ipv4 meta l4proto . th dport vmap @unserved
+  ct state new meta nfproto ipv6 meta l4proto . th dport vmap @unserved6
 ";
         assert_eq!(Firewall::of(&[bridge], None).to_string(), expect);
     }
@@ -434,6 +456,34 @@ oifname gw0 drop
         let bridges = [apart];
         assert_eq!(rules_of(&bridges, "forward"), expect);
         assert!(!rules_of(&bridges, "postrouting").contains("!="));
+    }
+
+    #[test]
+    fn clients_that_only_this_machine_knows_enter_the_mesh_with_its_addresses() {
+        let mut uplink = Uplink {
+            name: "up".into(),
+            machine: [192, 0, 2, 1].into(),
+            machine6: Some("fd73::1".parse().unwrap()),
+        };
+        let bridges = [bridge("a0", "10.0.0.0/24 fd00::/64")];
+        let leaving = |uplink: &Uplink| {
+            let mut firewall = Firewall::of(&bridges, Some(uplink));
+            firewall.chains.retain(|chain| chain.name == "postrouting");
+            let text = firewall.to_string();
+            text.lines()
+                .filter(|line| line.contains("snat"))
+                .map(|line| format!("{}\n", line.trim()))
+                .collect::<String>()
+        };
+        let expect = "\
+ip saddr 127.0.0.0/8 oifname up snat ip to 192.0.2.1
+ip6 saddr ::1/128 oifname up snat ip6 to fd73::1
+ip saddr 10.0.0.0/24 oifname up snat ip to 192.0.2.1
+ip6 saddr fd00::/64 oifname up snat ip6 to fd73::1
+";
+        assert_eq!(leaving(&uplink), expect);
+        uplink.machine6 = None;
+        assert!(!leaving(&uplink).contains("ip6"), "without IPv6 on the link there is nothing to translate");
     }
 
     #[test]

@@ -47,6 +47,9 @@ pub const TASK_TABLE: u32 = 0x736b;
 const TABLES_BASE: u32 = 0x10_0000;
 /// chosen: before the main table.
 pub const RULE_PRIORITY: u32 = 100;
+/// Smallest packet that a link of IPv6 has to carry, in bytes; the kernel has no IPv6 on one that carries less.
+/// Source: RFC 8200, 5.
+pub const MTU_MIN_V6: u32 = 1280;
 /// Headers of IP and TCP without options, in bytes.
 const HEADERS_V4: u32 = 40;
 const HEADERS_V6: u32 = 60;
@@ -245,9 +248,21 @@ impl MeshPlan {
     }
 }
 
-/// The ports that some task serves.
-pub fn served(view: &NetworkView) -> BTreeSet<(Protocol, u16)> {
-    ports(view).into_keys().collect()
+/// The ports that some task serves, with the versions of IP that one has.
+pub fn served(view: &NetworkView) -> BTreeSet<(Protocol, u16, Version)> {
+    let of_port = |((protocol, port), backends): ((Protocol, u16), Vec<SocketAddr>)| {
+        backends.into_iter().map(move |to| (protocol, port, Version::of(to.ip())))
+    };
+    ports(view).into_iter().flat_map(of_port).collect()
+}
+
+/// The ingress network as it is on a node that has no IPv6 there.
+pub fn without_ipv6(mut view: NetworkView) -> NetworkView {
+    view.subnets.retain(|subnet| subnet.addr().is_ipv4());
+    view.gateways.retain(IpAddr::is_ipv4);
+    view.peers.values_mut().for_each(|peer| peer.addresses.retain(IpAddr::is_ipv4));
+    view.endpoints.values_mut().for_each(|endpoint| endpoint.addresses.retain(IpAddr::is_ipv4));
+    view
 }
 
 /// The protocol and number of a port that is published on every node; `None` for one that is not, or has no number.

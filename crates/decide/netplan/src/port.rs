@@ -3,7 +3,7 @@
 //! In and out: plain values with Docker's text forms. Decides nothing.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
@@ -124,8 +124,8 @@ impl fmt::Display for HostPort {
 /// Where connections to a published port go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Backend {
-    /// Address of the container.
-    pub ip: Ipv4Addr,
+    /// Address of the container; of the version of the place that leads there.
+    pub ip: IpAddr,
     /// Port inside the container.
     pub port: u16,
 }

@@ -106,7 +106,7 @@ mod tests {
     }
 
     fn backends(last: &[u8]) -> Vec<Backend> {
-        last.iter().map(|last| Backend { ip: Ipv4Addr::new(10, 0, 0, *last), port: 53 }).collect()
+        last.iter().map(|last| Backend { ip: [10, 0, 0, *last].into(), port: 53 }).collect()
     }
 
     #[test]

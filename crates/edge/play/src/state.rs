@@ -85,6 +85,7 @@ impl Play {
                 name: name.clone(),
                 address: Ipv4Net::new(self.address_of(number), self.lan.address.prefix_len())
                     .expect("the length is that of a network"),
+                address6: Some(self.lan.address6(self.address_of(number))),
                 gateway: self.lan.address.addr(),
                 bridge: self.lan.name.clone(),
                 link: format!("{}.{number}", self.lan.name),

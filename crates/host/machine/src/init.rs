@@ -58,7 +58,9 @@ fn connect(machine: &Machine) -> Result<(), Failure> {
     let mut socket = RouteSocket::open()?;
     let (loopback, cable) = (socket.index("lo")?, socket.index("eth0")?);
     socket.set_up(loopback)?;
-    socket.add_address(cable, spec.address.addr().into(), spec.address.prefix_len())?;
+    for (ip, prefix) in spec.addresses() {
+        socket.add_address(cable, ip, prefix)?;
+    }
     socket.set_up(cable)?;
     socket.add_default_route(IpAddr::V4(spec.gateway), Some(cable))?;
     Ok(())

@@ -1,15 +1,22 @@
 //! The network that machines are plugged into: a bridge out here, with the way to the rest of the world.
 
 use std::fs;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use netlink::nft::{BaseChain, Batch, ChainKind, Direction, Family, Hook, IpField, NftSocket, Rule};
 use netlink::route::{Mac, RouteSocket};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{MachineError, file, network};
+use crate::spec::has_ipv6;
+
+/// First half of a network's prefix of IPv6: a unique local one (RFC 4193) whose random part is `skp`. What is behind it is
+/// the network's prefix of IPv4, so that networks here don't meet.
+const PREFIX6: u32 = 0xfd73_6b70;
+/// Source: RFC 4291, 2.5.1.
+const PREFIX6_LENGTH: u8 = 64;
 
 /// Largest packet. Source: IEEE 802.3.
 const MTU: u32 = 1500;
@@ -43,6 +50,16 @@ impl Lan {
         Ok(choices.into_iter().find(|choice| !taken.iter().any(|route| overlaps(choice, route))))
     }
 
+    /// The address of IPv6 of who has this one of IPv4 on it.
+    #[must_use]
+    pub fn address6(&self, ip: Ipv4Addr) -> Ipv6Net {
+        let network = self.address.network().to_bits();
+        let host = ip.to_bits() ^ network;
+        let prefix = u128::from(PREFIX6) << 96 | u128::from(network) << 64;
+        let ip = Ipv6Addr::from_bits(prefix | u128::from(host));
+        Ipv6Net::new(ip, PREFIX6_LENGTH).expect("64 is a prefix length of IPv6")
+    }
+
     /// Makes it, or what is missing of it.
     pub fn make(&self) -> Result<(), MachineError> {
         let failed = "make the machines' network";
@@ -54,9 +71,12 @@ impl Lan {
             socket.add_bridge(&self.name, Mac([0x02, 0x53, 0, b, c, d]), MTU).map_err(network(failed))?;
         }
         let index = socket.index(&self.name).map_err(network(failed))?;
-        match socket.add_address(index, IpAddr::V4(ip), self.address.prefix_len()) {
-            Err(error) if !error.is_exists() => return Err(network(failed)(error)),
-            _ => {}
+        let address6 = has_ipv6().then(|| IpNet::V6(self.address6(ip)));
+        for own in [IpNet::V4(self.address)].into_iter().chain(address6) {
+            match socket.add_address(index, own.addr(), own.prefix_len()) {
+                Err(error) if !error.is_exists() => return Err(network(failed)(error)),
+                _ => {}
+            }
         }
         socket.set_up(index).map_err(network(failed))?;
         fs::write(FORWARDING, "1").map_err(file("write", Path::new(FORWARDING)))?;
@@ -83,5 +103,22 @@ impl Lan {
             Some(link) => socket.delete_link(link.index).map_err(network(failed)),
             None => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn networks_and_machines_have_ipv6_of_their_own() {
+        let lan = |address: &str| Lan { name: "x".to_owned(), address: address.parse().expect("a network") };
+        let check = |address: &str, ip: &str, expect: &str| {
+            let ip = ip.parse().expect("an address");
+            assert_eq!(lan(address).address6(ip).to_string(), expect);
+        };
+        check("10.99.3.1/24", "10.99.3.1", "fd73:6b70:a63:300::1/64");
+        check("10.99.3.1/24", "10.99.3.11", "fd73:6b70:a63:300::b/64");
+        check("10.99.4.1/24", "10.99.4.11", "fd73:6b70:a63:400::b/64");
     }
 }

@@ -1,9 +1,9 @@
 //! What a machine is: its name, its place in the network, how its daemon is started, and the folder that is its disk.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{MachineError, file};
@@ -18,6 +18,9 @@ pub struct Spec {
     pub name: String,
     /// Its address, with the length of the network.
     pub address: Ipv4Net,
+    /// Its address of IPv6, which it has if this machine has IPv6; `None` for machines of before.
+    #[serde(default)]
+    pub address6: Option<Ipv6Net>,
     /// Its default route.
     pub gateway: Ipv4Addr,
     /// The bridge out here that it is plugged into.
@@ -28,6 +31,20 @@ pub struct Spec {
     pub cgroup_parent: String,
     /// Flags of its daemon besides those that this crate sets.
     pub daemon_flags: Vec<String>,
+}
+
+impl Spec {
+    /// Its addresses that it can have here.
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = (IpAddr, u8)> {
+        let address6 = self.address6.filter(|_| has_ipv6()).map(IpNet::V6);
+        [IpNet::V4(self.address)].into_iter().chain(address6).map(|own| (own.addr(), own.prefix_len()))
+    }
+}
+
+/// Whether links of this network namespace may have IPv6.
+pub(crate) fn has_ipv6() -> bool {
+    const DISABLED: &str = "/proc/sys/net/ipv6/conf/all/disable_ipv6";
+    std::fs::read_to_string(DISABLED).is_ok_and(|value| value.trim() == "0")
 }
 
 /// A machine and its disk.

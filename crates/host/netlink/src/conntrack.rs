@@ -2,7 +2,7 @@
 //!
 //! In: what the connections to forget look like. Out: how many were. Never touches other connections.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use rustix::net::netlink;
 
@@ -52,8 +52,9 @@ pub struct FlowFilter {
     pub answered_by: Option<IpAddr>,
     /// Port that answers.
     pub answered_from_port: Option<u16>,
-    /// Only connections to one of these addresses, or to a loopback address, whose destination was not translated.
-    pub untranslated_to: Option<Vec<Ipv4Addr>>,
+    /// Only connections to one of these addresses, or to a loopback address, whose destination was not translated; of the
+    /// version of the first of them.
+    pub untranslated_to: Option<Vec<IpAddr>>,
 }
 
 /// A socket for tracked connections of the namespace it was opened in.
@@ -218,10 +219,8 @@ fn identity_if_matching(payload: &[u8], filters: &[FlowFilter]) -> Option<Identi
 impl FlowFilter {
     /// The family of the connections that can match; none when both can.
     fn family(&self) -> Option<u8> {
-        // Untranslated connections are those to addresses of IPv4.
-        let has_ipv4 = self.untranslated_to.is_some().then_some(true);
-        let of = |ip: Option<IpAddr>| ip.map(|ip| ip.is_ipv4());
-        let is_ipv4 = of(self.asked).or(of(self.answered_by)).or(has_ipv4)?;
+        let untranslated = self.untranslated_to.as_ref().and_then(|to| to.first().copied());
+        let is_ipv4 = self.asked.or(self.answered_by).or(untranslated)?.is_ipv4();
         Some(if is_ipv4 { IPV4 } else { IPV6 })
     }
 
@@ -238,8 +237,9 @@ impl FlowFilter {
     }
 }
 
-fn is_one_of(ip: IpAddr, addresses: &[Ipv4Addr]) -> bool {
-    matches!(ip, IpAddr::V4(ip) if ip.is_loopback() || addresses.contains(&ip))
+fn is_one_of(ip: IpAddr, addresses: &[IpAddr]) -> bool {
+    let is_of_version = addresses.first().is_some_and(|first| first.is_ipv4() == ip.is_ipv4());
+    is_of_version && (ip.is_loopback() || addresses.contains(&ip))
 }
 
 fn read_tuple(bytes: &[u8]) -> Tuple {

@@ -19,8 +19,8 @@ use crate::wire::{self, Message};
 const GROUP_RULES: u32 = 1 << 6;
 /// Group 1. Source: linux/rtnetlink.h, `RTNLGRP_LINK`.
 const GROUP_LINKS: u32 = 1;
-/// Group 5. Source: linux/rtnetlink.h, `RTNLGRP_IPV4_IFADDR`.
-const GROUP_ADDRESSES: u32 = 1 << 4;
+/// Groups 5 and 9. Source: linux/rtnetlink.h, `RTNLGRP_IPV4_IFADDR` and `RTNLGRP_IPV6_IFADDR`.
+const GROUP_ADDRESSES: u32 = 1 << 4 | 1 << 8;
 /// chosen: some thousand events wait while a big change is being made; memory is used only while they do.
 const QUEUE_BYTES: i32 = 4 * 1024 * 1024;
 const RULES_SUBSYSTEM: u16 = 10;

@@ -3,7 +3,7 @@
 //! In: the rules of all bridges, published ports, changes of ports. Out: one transaction each: the whole table anew, or
 //! only the chains and map elements of the ports that changed. Never looks at what is in the kernel.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use netlink::nft::{
     BaseChain, Batch, ChainKind, CtState, Direction, Family, Hook, IpField, MapKey, MapValue, Rule, Verdict,
@@ -14,6 +14,8 @@ use netplan::{Backend, HostPort, PortChange, Protocol};
 const PUBLISHED: &str = "published";
 const PUBLISHED_AT: &str = "published_at";
 const UNSERVED: &str = "unserved";
+const PUBLISHED6: &str = "published6";
+const UNSERVED6: &str = "unserved6";
 const TCP: u8 = 6;
 
 /// The whole table anew, whatever was in it. Tracked connections do not notice.
@@ -27,9 +29,10 @@ pub(crate) fn rebuild<'a>(
     let port = MapKey::Port { protocol: 0, port: 0 };
     let address_port = MapKey::AddressPort { ip: Ipv4Addr::UNSPECIFIED, protocol: 0, port: 0 };
     let verdict = MapValue::Verdict(Verdict::Accept);
-    batch.add_map(PUBLISHED, port, &verdict);
+    for map in [PUBLISHED, PUBLISHED6, UNSERVED, UNSERVED6] {
+        batch.add_map(map, port, &verdict);
+    }
     batch.add_map(PUBLISHED_AT, address_port, &verdict);
-    batch.add_map(UNSERVED, port, &verdict);
     for chain in &firewall.chains {
         match chain.base {
             Some(base) => batch.add_base_chain(chain.name, base_chain(base)),
@@ -104,29 +107,31 @@ fn put_translation(batch: &mut Batch, chain: &str, protocol: Protocol, backends:
     // The map that leads here decides by protocol already; without this match, `nft -f` refuses what `nft list` printed.
     let rule = Rule::new().protocol(protocol.number());
     if let [only] = backends {
-        batch.add_rule(chain, &rule.dnat(only.ip, only.port));
+        batch.add_rule(chain, &rule.dnat_socket(SocketAddr::new(only.ip, only.port)));
         return;
     }
     let elements: Vec<_> = (0u32..)
         .zip(backends)
-        .map(|(turn, backend)| (MapKey::Number(turn), MapValue::Destination(backend.ip, backend.port)))
+        .map(|(turn, to)| (MapKey::Number(turn), MapValue::Socket(SocketAddr::new(to.ip, to.port))))
         .collect();
     let count = u32::try_from(elements.len()).expect("backends are addresses of one subnet");
     if let Some(map) = batch.add_anonymous_map(&elements) {
-        batch.add_rule(chain, &rule.dnat_in_turn(map, count));
+        let is_ipv6 = backends.iter().any(|backend| backend.ip.is_ipv6());
+        batch.add_rule(chain, &rule.dnat_in_turn_socket(map, count, is_ipv6));
     }
 }
 
-/// The map that holds a port, and its key there. Ports of IPv6 addresses have no rules.
+/// The map that holds a port, and its key there. Ports of single addresses of IPv6 have no rules.
 fn place(host: &HostPort, backends: &[Backend]) -> Option<(&'static str, MapKey)> {
-    let IpAddr::V4(ip) = host.ip else { return None };
-    let protocol = host.protocol.number();
-    if backends.is_empty() {
-        Some((UNSERVED, MapKey::Port { protocol, port: host.port }))
-    } else if ip.is_unspecified() {
-        Some((PUBLISHED, MapKey::Port { protocol, port: host.port }))
-    } else {
-        Some((PUBLISHED_AT, MapKey::AddressPort { ip, protocol, port: host.port }))
+    let (protocol, port) = (host.protocol.number(), host.port);
+    let of_all = |map| Some((map, MapKey::Port { protocol, port }));
+    match (host.ip, backends.is_empty()) {
+        (IpAddr::V4(_), true) => of_all(UNSERVED),
+        (IpAddr::V4(ip), false) if ip.is_unspecified() => of_all(PUBLISHED),
+        (IpAddr::V4(ip), false) => Some((PUBLISHED_AT, MapKey::AddressPort { ip, protocol, port })),
+        (IpAddr::V6(ip), _) if !ip.is_unspecified() => None,
+        (IpAddr::V6(_), true) => of_all(UNSERVED6),
+        (IpAddr::V6(_), false) => of_all(PUBLISHED6),
     }
 }
 
@@ -152,6 +157,7 @@ fn encode(rule: &firewall::Rule) -> Rule {
         Match::To(network) => encoded.network(IpField::Destination, network.network(), network.prefix_len()),
         Match::ToLocal => encoded.destination_is_local(),
         Match::Ipv4 => encoded.ipv4(),
+        Match::Ipv6 => encoded.ipv6(),
         Match::Established => encoded.ct_state(CtState::ESTABLISHED | CtState::RELATED),
         Match::New => encoded.ct_state(CtState::NEW),
         Match::Translated => encoded.ct_is_dnat(),
@@ -162,10 +168,12 @@ fn encode(rule: &firewall::Rule) -> Rule {
         Action::Drop => matched.verdict(&Verdict::Drop),
         Action::Jump(chain) => matched.verdict(&Verdict::Jump(chain.to_owned())),
         Action::Masquerade => matched.masquerade(),
-        Action::Source(ip) => matched.snat_address(ip.into()),
+        Action::Source(ip) => matched.snat_address(ip),
         Action::PublishedAt => matched.address_port_verdict(PUBLISHED_AT),
         Action::Published => matched.port_verdict(PUBLISHED),
+        Action::Published6 => matched.port_verdict(PUBLISHED6),
         Action::RefuseUnserved => matched.port_verdict(UNSERVED),
+        Action::RefuseUnserved6 => matched.port_verdict(UNSERVED6),
         Action::Reset => matched.reject(true),
         Action::Unreachable => matched.reject(false),
     }

@@ -4,12 +4,10 @@
 
 use std::path::{Path, PathBuf};
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 use netplan::{LinkSubnet, PoolRange};
-
-use crate::swarm;
 
 /// Settings of the default network.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,13 +53,21 @@ impl NetworkConfig {
         }
     }
 
-    /// The subnet of that link. Only the machine itself ever sees it: link-local addresses (RFC 3927), which no network
-    /// routes; those of daemons with other bridges differ.
-    pub(crate) fn mesh_subnet(&self) -> LinkSubnet {
-        let [.., high, low] =
+    /// The subnets of that link, one of each version of IP. Only the machine itself ever sees them: link-local addresses
+    /// (RFC 3927), which no network routes, and unique local ones (RFC 4193) whose random part is `skep` and what tells the
+    /// bridge; those of daemons with other bridges differ.
+    pub(crate) fn mesh_subnets(&self) -> [LinkSubnet; 2] {
+        let [a, b, high, low] =
             if self.bridge == Self::DEFAULT_BRIDGE { [0; 4] } else { self.hash().to_be_bytes() };
-        let subnet = Ipv4Net::new(Ipv4Addr::new(169, 254, 192 | (high & 0x1f), low & 0xfc), 30);
-        swarm::link_subnet(subnet.expect("30 is a prefix length"))
+        let v4 = |host| Ipv4Addr::new(169, 254, 192 | (high & 0x1f), (low & 0xfc) | host);
+        let pair = |bytes: [u8; 2]| u16::from_be_bytes(bytes);
+        let v6 = |host| Ipv6Addr::new(0xfd73, 0x6b65, 0x7000, pair([a, b]), pair([high, low]), 0, 0, host);
+        let machine = Ipv4Net::new(v4(1), 30).expect("30 is a prefix length").into();
+        let machine6 = Ipv6Net::new(v6(1), 126).expect("126 is a prefix length").into();
+        [
+            LinkSubnet { machine, ingress: v4(2).into() },
+            LinkSubnet { machine: machine6, ingress: v6(2).into() },
+        ]
     }
 
     /// FNV-1a of the bridge's name: the same after every start.

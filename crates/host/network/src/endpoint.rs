@@ -9,6 +9,7 @@ use std::path::PathBuf;
 
 use ipnet::IpNet;
 use netplan::macvlan_options::MacvlanMode;
+use netplan::table::Version;
 use netplan::{Backend, BoundPort, PortRequest, Protocol};
 use objects::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -239,8 +240,10 @@ pub struct MacvlanParent {
 pub struct ServicePort {
     /// The protocol.
     pub protocol: Protocol,
-    /// Port of this machine, on every address.
+    /// Port of this machine, on every address of `version`.
     pub published: u16,
+    /// The version of IP.
+    pub version: Version,
     /// Where each task listens: while an update changes the port inside the tasks, old and new ones differ. Order and
     /// duplicates do not matter.
     pub backends: Vec<Backend>,

@@ -3,7 +3,7 @@
 //! Texts that clients match on are Docker's; the cause stays as `source`.
 
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -321,7 +321,7 @@ pub enum PublishError {
     },
     /// A backend lies outside the networks of this machine.
     #[error("backend {0} does not belong to a network of this machine")]
-    Backend(Ipv4Addr),
+    Backend(IpAddr),
     /// The kernel refused.
     #[error(transparent)]
     Apply(#[from] NetworkError),

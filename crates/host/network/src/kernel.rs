@@ -285,20 +285,22 @@ impl Kernel {
     }
 
     /// Addresses of this machine; none when they cannot be read, and then fewer connections are forgotten.
-    fn own_addresses(&mut self) -> Vec<Ipv4Addr> {
-        let addresses = self.route.addresses().unwrap_or_default().into_iter();
-        addresses
-            .filter_map(|address| if let IpAddr::V4(ip) = address.ip { Some(ip) } else { None })
-            .collect()
+    fn own_addresses(&mut self) -> Vec<IpAddr> {
+        self.route.addresses().unwrap_or_default().into_iter().map(|address| address.ip).collect()
     }
 
-    /// Forward chains of other tables that drop what none of their rules accepts, as `table chain`.
-    pub(crate) fn foreign_forward_drops(&mut self) -> Result<BTreeSet<String>, NetworkError> {
+    /// Forward chains of other tables that drop what none of their rules accepts, as `table chain`. Those for IPv6 alone count
+    /// when something of ours is led on `with_ipv6`.
+    pub(crate) fn foreign_forward_drops(
+        &mut self,
+        with_ipv6: bool,
+    ) -> Result<BTreeSet<String>, NetworkError> {
         const SEES_IPV4: [u8; 2] = [1, 2];
+        const SEES_IPV6_ALONE: u8 = 10;
         let chains = self.nft.base_chains()?.into_iter().filter(|chain| {
             chain.hook == Hook::Forward as u32
                 && chain.drops_by_default
-                && SEES_IPV4.contains(&chain.family)
+                && (SEES_IPV4.contains(&chain.family) || (with_ipv6 && chain.family == SEES_IPV6_ALONE))
                 && chain.table != self.table
         });
         let mut found: BTreeSet<_> = chains.map(|chain| format!("{} {}", chain.table, chain.name)).collect();
@@ -353,21 +355,21 @@ impl Kernel {
     }
 }
 
-fn filter_of(flow: &StuckFlows, own: &[Ipv4Addr]) -> FlowFilter {
+fn filter_of(flow: &StuckFlows, own: &[IpAddr]) -> FlowFilter {
     match *flow {
         StuckFlows::Untranslated(host) => FlowFilter {
             protocol: Some(host.protocol.number()),
             asked_port: Some(host.port),
             // Connections of containers to the same port elsewhere are none of ours.
-            untranslated_to: Some(match host.ip {
-                IpAddr::V4(ip) if !ip.is_unspecified() => vec![ip],
-                _ => own.to_vec(),
+            untranslated_to: Some(match host.ip.is_unspecified() {
+                false => vec![host.ip],
+                true => own.iter().copied().filter(|ip| ip.is_ipv4() == host.ip.is_ipv4()).collect(),
             }),
             ..FlowFilter::default()
         },
         StuckFlows::ToBackend(protocol, backend) => FlowFilter {
             protocol: Some(protocol.number()),
-            answered_by: Some(backend.ip.into()),
+            answered_by: Some(backend.ip),
             answered_from_port: Some(backend.port),
             ..FlowFilter::default()
         },

@@ -20,6 +20,7 @@ mod create;
 mod endpoint;
 mod error;
 mod handle;
+mod ingress;
 mod kernel;
 mod local_names;
 mod mesh;

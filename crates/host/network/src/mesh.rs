@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use netlink::NetlinkError;
@@ -54,6 +54,8 @@ const OF_LINKS: [(&str, &str, &str); 4] = [
 pub struct Mesh {
     /// Name of the machine's end of the link.
     link: String,
+    /// Number of the machine's end, once it was made.
+    index: Option<u32>,
     machine: RouteSocket,
     inside: Option<Inside>,
 }
@@ -85,7 +87,7 @@ impl Mesh {
     /// A mesh whose link to the machine has the name `link` there. To be called in the machine's network namespace. Changes
     /// nothing.
     pub fn open(link: &str) -> Result<Self, NetworkError> {
-        Ok(Self { link: link.to_owned(), machine: RouteSocket::open()?, inside: None })
+        Ok(Self { link: link.to_owned(), index: None, machine: RouteSocket::open()?, inside: None })
     }
 
     /// Name of the machine's end of the link.
@@ -93,20 +95,29 @@ impl Mesh {
         &self.link
     }
 
+    /// Whether this is the number of the machine's end of the link.
+    pub fn has_link(&self, index: u32) -> bool {
+        self.index == Some(index)
+    }
+
     /// Makes or repairs the mesh as planned, in the namespace of the ingress network, which [`crate::Overlays`] applied. To
     /// be called in the machine's network namespace.
     pub fn apply(&mut self, ingress: BorrowedFd<'_>, plan: &MeshPlan) -> Result<(), NetworkError> {
+        if self.inside.as_ref().is_some_and(|inside| !is_same(inside.namespace.as_fd(), ingress)) {
+            // Another ingress network took the place of the one there was.
+            self.remove()?;
+        }
         if self.inside.is_none() {
             self.inside = Some(Inside::enter(ingress)?);
         }
-        let Self { link, machine, inside } = self;
+        let Self { link, index, machine, inside } = self;
         let Some(inside) = inside else { return Ok(()) };
         if inside.applied.as_ref() == Some(plan) {
             return Ok(());
         }
         let known = inside.applied.take();
         if known.as_ref().is_none_or(|known| known.links != plan.links || known.mtu != plan.mtu) {
-            ensure_link(machine, link, inside, ingress, plan)?;
+            *index = Some(ensure_link(machine, link, inside, ingress, plan)?);
         }
         inside.ensure_ways(known.as_ref(), plan)?;
         inside.ensure_rules(known.as_ref(), plan)?;
@@ -117,7 +128,7 @@ impl Mesh {
 
     /// Removes the link; the rest goes with the namespace. It need not have been applied.
     pub fn remove(&mut self) -> Result<(), NetworkError> {
-        self.inside = None;
+        (self.inside, self.index) = (None, None);
         delete_link(&mut self.machine, &self.link)
     }
 
@@ -146,13 +157,19 @@ impl Mesh {
     }
 }
 
+/// Whether two descriptors are of one namespace. Source: namespaces(7).
+fn is_same(one: BorrowedFd<'_>, other: BorrowedFd<'_>) -> bool {
+    let identity = |fd| rustix::fs::fstat(fd).map(|found| (found.st_dev, found.st_ino));
+    identity(one).is_ok_and(|one| identity(other).is_ok_and(|other| one == other))
+}
+
 fn ensure_link(
     machine: &mut RouteSocket,
     name: &str,
     inside: &mut Inside,
     ingress: BorrowedFd<'_>,
     plan: &MeshPlan,
-) -> Result<(), NetworkError> {
+) -> Result<u32, NetworkError> {
     let inner = inside.route.link(UPLINK)?.filter(|link| link.kind == "veth");
     let outer = machine.link(name)?;
     if inner.is_none() || outer.is_none() {
@@ -170,20 +187,40 @@ fn ensure_link(
         // Before it is up: without an address that is known to be its own, it would ask for no neighbour.
         sysctl::set_of_link(name, &[("ipv6", "accept_dad", "0")])?;
     }
+    let has_ipv6 = plan.links.iter().any(|link| link.ingress.is_ipv6());
+    if has_ipv6 {
+        // Links may be made without it.
+        sysctl::set_of_link(name, &[("ipv6", "disable_ipv6", "0")])?;
+    }
     let ends = |pick: fn(&LinkSubnet) -> IpAddr| -> Vec<_> {
         plan.links.iter().map(|link| (pick(link), link.machine.prefix_len())).collect()
     };
-    ensure_end(machine, name, plan.mtu, &ends(|link| link.machine.addr()))?;
+    let outer = ensure_end(machine, name, plan.mtu, &ends(|link| link.machine.addr()))?;
     ensure_end(&mut inside.route, UPLINK, plan.mtu, &ends(|link| link.ingress))?;
     sysctl::prepare(name, false)?;
-    if plan.links.iter().any(|link| link.ingress.is_ipv6()) {
-        sysctl::forward_ipv6()?;
+    if has_ipv6 {
+        lead_ipv6(machine, outer);
     }
     namespace::within(ingress, || {
         sysctl::set_of_link(UPLINK, &OF_LINKS)?;
         sysctl::set_of_link(BRIDGE, &OF_LINKS)
     })
-    .map_err(|e| NetworkError::namespace("enter", UPLINK, e))?
+    .map_err(|e| NetworkError::namespace("enter", UPLINK, e))??;
+    Ok(outer)
+}
+
+/// Lets packets of IPv6 pass to and fro. What the kernel refuses of it is missing, and harms nothing else.
+fn lead_ipv6(machine: &mut RouteSocket, link: u32) {
+    if let Err(error) = sysctl::forward_ipv6() {
+        tracing::warn!(
+            error = &error as &dyn std::error::Error,
+            "published ports do not answer others over IPv6"
+        );
+    }
+    // Answers to who asked at `::1` go there, and come in by this link.
+    if let Err(error) = machine.accept_on(link, Ipv6Addr::LOCALHOST.into()) {
+        tracing::warn!(error = &error as &dyn std::error::Error, "published ports do not answer at [::1]");
+    }
 }
 
 fn ensure_end(
@@ -191,7 +228,7 @@ fn ensure_end(
     name: &str,
     mtu: u32,
     addresses: &[(IpAddr, u8)],
-) -> Result<(), NetworkError> {
+) -> Result<u32, NetworkError> {
     let link = route.link(name)?.ok_or_else(|| NetlinkError::NoLink(name.to_owned()))?;
     if link.mtu != mtu {
         route.set_mtu(link.index, mtu)?;
@@ -205,7 +242,7 @@ fn ensure_end(
     if !link.is_up {
         route.set_up(link.index)?;
     }
-    Ok(())
+    Ok(link.index)
 }
 
 fn delete_link(route: &mut RouteSocket, name: &str) -> Result<(), NetworkError> {
@@ -406,6 +443,6 @@ fn ways(plan: &MeshPlan, uplink: u32, bridge: u32) -> Ways {
 fn unspecified(version: Version) -> IpAddr {
     match version {
         Version::V4 => std::net::Ipv4Addr::UNSPECIFIED.into(),
-        Version::V6 => std::net::Ipv6Addr::UNSPECIFIED.into(),
+        Version::V6 => Ipv6Addr::UNSPECIFIED.into(),
     }
 }

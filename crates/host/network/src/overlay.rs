@@ -37,6 +37,9 @@ const SETTINGS: [(&str, &str); 4] = [
 ];
 const WITHOUT_IPV6: [(&str, &str); 2] =
     [("ipv6/conf/default/disable_ipv6", "1"), ("ipv6/conf/all/disable_ipv6", "1")];
+/// The machine may have it switched off for namespaces that are made.
+const WITH_IPV6: [(&str, &str); 2] =
+    [("ipv6/conf/default/disable_ipv6", "0"), ("ipv6/conf/all/disable_ipv6", "0")];
 /// Links answer for others, and have no address themselves.
 const WITHOUT_ADDRESSES: [(&str, &str); 1] = [("ipv6/conf/default/addr_gen_mode", "1")];
 /// Keeps the kernel's limits on neighbours away from big networks. Source: moby, `libnetwork/osl/kernel/knobs_linux.go`.
@@ -61,6 +64,8 @@ struct Overlay {
     namespace: OwnedFd,
     route: RouteSocket,
     links: Watch,
+    /// Whether the namespace was set up for IPv6.
+    has_ipv6: bool,
     /// What is in the kernel; `None` when that is not known.
     applied: Option<OverlayPlan>,
 }
@@ -90,7 +95,7 @@ impl Overlays {
 
     /// Makes or repairs the network as planned. What an earlier daemon made is taken over.
     pub fn apply(&mut self, plan: &OverlayPlan) -> Result<(), NetworkError> {
-        if !self.live.contains_key(&plan.name) {
+        if self.live.get(&plan.name).is_none_or(|overlay| overlay.has_ipv6 != plan.has_ipv6) {
             let overlay = Overlay::enter(&self.namespaces, plan)?;
             self.live.insert(plan.name.clone(), overlay);
         }
@@ -177,15 +182,14 @@ impl Overlay {
         let (route, links) = namespace::within(namespace.as_fd(), || {
             sysctl::set_where_there(&SETTINGS)?;
             sysctl::set_where_there(&NEIGHBOUR_LIMITS)?;
-            match (plan.has_ipv6, plan.own.is_empty()) {
-                (false, _) => sysctl::set_where_there(&WITHOUT_IPV6)?,
-                (true, true) => sysctl::set_where_there(&WITHOUT_ADDRESSES)?,
-                (true, false) => {}
+            sysctl::set_where_there(if plan.has_ipv6 { &WITH_IPV6 } else { &WITHOUT_IPV6 })?;
+            if plan.has_ipv6 && plan.own.is_empty() {
+                sysctl::set_where_there(&WITHOUT_ADDRESSES)?;
             }
             Ok::<_, NetworkError>((RouteSocket::open()?, Watch::links()?))
         })
         .map_err(|e| NetworkError::namespace("enter", &plan.name, e))??;
-        Ok(Self { namespace, route, links, applied: None })
+        Ok(Self { namespace, route, links, has_ipv6: plan.has_ipv6, applied: None })
     }
 
     /// The links, if both are there and belong together.

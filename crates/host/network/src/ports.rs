@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::io;
 
 use netlink::port_hold::PortHold;
-use netplan::{BoundPort, ClaimError, HostPort, PortClaims, PortRequest, Protocol};
+use netplan::{BoundPort, ClaimError, HostPort, PortClaims, PortRequest};
 
 use crate::PortError;
 use crate::sysctl;
@@ -19,11 +19,15 @@ pub(crate) struct Ports {
 }
 
 impl Ports {
-    /// Takes a port for each request, or none at all.
+    /// Takes a port for each request of a container, or none at all.
     pub(crate) fn take_all(&mut self, requests: &[PortRequest]) -> Result<Vec<BoundPort>, PortError> {
         let mut bound: Vec<BoundPort> = Vec::with_capacity(requests.len());
         for request in requests {
-            match self.take(request) {
+            let asked = match request.host_ip {
+                Some(std::net::IpAddr::V6(ip)) => Err(PortError::Ipv6(ip)),
+                _ => self.take(request),
+            };
+            match asked {
                 Ok(host) => bound.push(BoundPort {
                     protocol: request.protocol,
                     container_port: request.container_port,
@@ -41,9 +45,6 @@ impl Ports {
 
     /// Takes one port.
     pub(crate) fn take(&mut self, request: &PortRequest) -> Result<HostPort, PortError> {
-        if let Some(std::net::IpAddr::V6(ip)) = request.host_ip {
-            return Err(PortError::Ipv6(ip));
-        }
         let ephemeral = if request.host_port == 0 { sysctl::ephemeral_ports() } else { 0..=0 };
         let mut tried = None;
         loop {
@@ -90,9 +91,10 @@ impl Ports {
     }
 }
 
-/// A request for one port of every address, as services make it.
-pub(crate) fn exactly(protocol: Protocol, port: u16) -> PortRequest {
-    PortRequest { protocol, container_port: port, host_ip: None, host_port: port, host_port_last: port }
+/// A request for exactly this place, as services make it.
+pub(crate) fn exactly(place: HostPort) -> PortRequest {
+    let HostPort { protocol, ip, port } = place;
+    PortRequest { protocol, container_port: port, host_ip: Some(ip), host_port: port, host_port_last: port }
 }
 
 fn may_try_another(request: &PortRequest) -> bool {

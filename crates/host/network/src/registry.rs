@@ -4,7 +4,7 @@
 //! addresses, never ports, and never changes a link.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use ipnet::IpNet;
@@ -16,6 +16,7 @@ use netplan::macvlan_options::MacvlanOptions;
 
 use crate::endpoint::{EndpointAddress, OverlayNetwork};
 use crate::error::{AttachError, UnknownNetwork};
+use crate::ingress;
 use crate::kernel::{VETH_PREFIX, container_mac};
 use crate::record::NetworkRecord;
 use crate::{Endpoint, Interface, MacvlanParent, NetworkFacts, NetworkJoin};
@@ -128,8 +129,8 @@ impl Networks {
     }
 
     /// True when the address belongs to a network whose containers this machine reaches by itself.
-    pub(crate) fn reaches(&self, ip: Ipv4Addr) -> bool {
-        self.subnets().any(|subnet| subnet.contains(&IpAddr::V4(ip)))
+    pub(crate) fn reaches(&self, ip: IpAddr) -> bool {
+        self.subnets().any(|subnet| subnet.contains(&ip))
     }
 
     /// The subnets of all networks.
@@ -316,7 +317,9 @@ impl Macvlan {
 
 impl Overlay {
     fn equip(&self, endpoint: &mut Endpoint, join: &NetworkJoin) -> Result<(), AttachError> {
-        let asked = join.ip.map(IpAddr::V4).into_iter().chain(join.ip6.map(IpAddr::V6));
+        // On the ingress network every task is given one, on other networks those whose users asked for IPv6.
+        let ip6 = join.ip6.filter(|_| !self.isolated || ingress::is_fit_for_ipv6(self.mtu));
+        let asked = join.ip.map(IpAddr::V4).into_iter().chain(ip6.map(IpAddr::V6));
         for ip in asked {
             let subnet = self.subnets.iter().find(|subnet| subnet.contains(&ip));
             let prefix = subnet.map_or(if ip.is_ipv4() { 32 } else { 128 }, IpNet::prefix_len);

@@ -11,24 +11,26 @@
 //!                    └─► netplan::names ───► names/<id>   read by the containers' resolvers
 //! ```
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::IpNet;
 use netlink::namespace;
-use netlink::route::Link;
+use netlink::route::{Address, Link};
 use netlink::watch::{Event, Subject};
 use netplan::firewall::Uplink;
 use netplan::mesh::BRIDGE;
-use netplan::{Backend, LinkSubnet, MeshPlan, OverlayPlan, Protocol, TaskSide, Underlay};
+use netplan::{LinkSubnet, MeshPlan, OverlayPlan, TaskSide, Underlay};
 use objects::{NetworkId, NodeId, ServiceId, Timestamp};
-use wire::network::{NetworkView, ServiceView};
+use wire::network::NetworkView;
 use wire::session::Assignments;
 
 use crate::endpoint::OverlayNetwork;
+use crate::ingress;
 use crate::kernel::VETH_PREFIX;
 use crate::mesh::Mesh;
 use crate::names_file::NamesDir;
@@ -54,8 +56,8 @@ pub(crate) struct Swarm {
     mesh: Mesh,
     vips: Vips,
     names: NamesDir,
-    /// The link between machine and ingress namespace.
-    link: LinkSubnet,
+    /// The link between machine and ingress namespace, where all of its versions of IP are there.
+    links: [LinkSubnet; 2],
     /// Networks that are not as they were told.
     doubtful: BTreeSet<NetworkId>,
     /// Containers in which the mesh has a side, by id.
@@ -80,7 +82,7 @@ impl Swarm {
             mesh: Mesh::open(&config.mesh_link()).map_err(OpenError::Swarm)?,
             vips: Vips::new(),
             names: names_dir(&config.exec_root)?,
-            link: config.mesh_subnet(),
+            links: config.mesh_subnets(),
             told,
             doubtful,
             behind_mesh: BTreeSet::new(),
@@ -149,6 +151,16 @@ impl Swarm {
 
     /// Makes a network known to containers that want to join, with its names; or forgets it.
     fn enter(&mut self, id: &NetworkId, wanted: &mut Wanted) {
+        // Before anybody joins it: how large packets may be there depends on the way to the others.
+        let local = self.told.networks().get(id).and_then(|view| view.peers.get(self.told.node()));
+        if let Some(local) = local.map(|own| own.data_path)
+            && let Err(error) = self.underlay(local)
+        {
+            tracing::debug!(
+                error = &error as &dyn std::error::Error,
+                "the way to other machines is not known"
+            );
+        }
         let Some(view) = self.told.networks().get(id) else {
             wanted.networks.remove(id.as_str());
             self.note(id, self.names.remove(id.as_str()));
@@ -157,12 +169,7 @@ impl Swarm {
         if !view.ingress {
             self.note(id, self.names.write(id.as_str(), &netplan::names::of_view(view)).map(drop));
         }
-        let known = overlay_network(
-            view,
-            &self.overlays,
-            self.underlay.map(|(_, underlay)| underlay),
-            self.told.node(),
-        );
+        let known = overlay_network(view, &self.overlays, self.known_underlay(), self.told.node());
         wanted.networks.insert(Entry::overlay(known));
     }
 
@@ -176,20 +183,24 @@ impl Swarm {
         self.told.networks().values().find(|view| view.ingress)
     }
 
+    /// The ingress network as it is on this node.
+    fn ingress_here(&self) -> Option<Cow<'_, NetworkView>> {
+        self.ingress().map(|view| ingress::here(view, mtu(view, self.known_underlay(), self.told.node())))
+    }
+
     fn is_ingress(&self, id: &NetworkId) -> bool {
         self.told.networks().get(id).is_some_and(|view| view.ingress)
     }
 
     /// Has the machine's published ports lead into the ingress namespace, those without a task that serves them nowhere.
     fn publish(&self, wanted: &mut Wanted) {
-        let services = self.ingress().map(|view| &view.services);
-        let served = self.ingress().map(netplan::mesh::served).unwrap_or_default();
-        let IpAddr::V4(inner) = self.link.ingress else { return };
-        let ports: BTreeMap<ServiceId, Vec<ServicePort>> = services
-            .into_iter()
-            .flatten()
-            .map(|(id, service)| (id.clone(), service_ports(service, &served, inner)))
-            .collect();
+        let mut ports: BTreeMap<ServiceId, Vec<ServicePort>> = BTreeMap::new();
+        if let Some(view) = self.ingress_here() {
+            let (served, links) = (netplan::mesh::served(&view), ingress::links(&self.links, &view));
+            let of_service =
+                |(id, service)| (ServiceId::clone(id), ingress::service_ports(service, &served, &links));
+            ports.extend(view.services.iter().map(of_service));
+        }
         for (service, error) in wanted.put_services(&ports) {
             tracing::warn!(service.id = %service, error = &error as &dyn std::error::Error, "ports not published on this node");
         }
@@ -228,6 +239,9 @@ impl Swarm {
             Event::Link(link) if !link.name.starts_with(VETH_PREFIX) && self.has_news(link) => {
                 self.doubt_underlay()
             }
+            // Every link has one of its own, those of containers too.
+            Event::AddressGone(Address { ip: IpAddr::V6(ip), .. }) if ip.is_unicast_link_local() => {}
+            Event::AddressGone(address) if self.mesh.has_link(address.index) => self.doubt_mesh(),
             Event::AddressGone(_) | Event::Lost(Subject::Links) => self.doubt_underlay(),
             _ => {}
         }
@@ -288,15 +302,25 @@ impl Swarm {
         };
         let Some(own) = view.peers.get(self.told.node()) else { return Ok(()) };
         let underlay = self.underlay(own.data_path)?;
+        let view = match view.ingress {
+            true => ingress::here(&view, mtu(&view, underlay, self.told.node())).into_owned(),
+            false => view,
+        };
         let Some(plan) = OverlayPlan::of(&view, self.told.node(), underlay) else { return Ok(()) };
         self.overlays.apply(&plan)?;
+        let links = ingress::links(&self.links, &view);
         if view.ingress
-            && let Some(mesh) = MeshPlan::of(&view, self.told.node(), plan.mtu, &[self.link])
+            && let Some(mesh) = MeshPlan::of(&view, self.told.node(), plan.mtu, &links)
             && let Some(ingress) = self.overlays.namespace(&plan.name)
         {
             self.mesh.apply(ingress, &mesh)?;
         }
         Ok(())
+    }
+
+    /// The way to other machines as far as it is known.
+    fn known_underlay(&self) -> Underlay {
+        self.underlay.map_or(Underlay { mtu: NetworkConfig::DEFAULT_MTU }, |(_, underlay)| underlay)
     }
 
     fn underlay(&mut self, local: IpAddr) -> Result<Underlay, NetworkError> {
@@ -413,19 +437,11 @@ impl Swarm {
         }
     }
 
-    /// The machine's side of the mesh, for its firewall: the link, and the address that stands for clients that only this
-    /// machine knows.
+    /// The machine's side of the mesh, for its firewall.
     pub(crate) fn uplink(&self) -> Option<Uplink> {
-        let own = self.ingress()?.peers.get(self.told.node())?;
-        match own.data_path {
-            // One that only the machine has means nothing in there, either: its address on the link does.
-            IpAddr::V4(ip) if ip.is_loopback() => {
-                let IpAddr::V4(machine) = self.link.machine.addr() else { return None };
-                Some(Uplink { name: self.mesh.link().to_owned(), machine })
-            }
-            IpAddr::V4(machine) => Some(Uplink { name: self.mesh.link().to_owned(), machine }),
-            IpAddr::V6(_) => None,
-        }
+        let view = self.ingress_here()?;
+        let own = view.peers.get(self.told.node())?;
+        ingress::uplink(self.mesh.link(), &ingress::links(&self.links, &view), own.data_path)
     }
 
     /// Removes everything when the daemon ends and no container is left. The names are written again at the next start.
@@ -448,12 +464,10 @@ pub(crate) fn names_dir(exec_root: &Path) -> Result<NamesDir, OpenError> {
 fn overlay_network(
     view: &NetworkView,
     overlays: &Overlays,
-    underlay: Option<Underlay>,
+    underlay: Underlay,
     node: &NodeId,
 ) -> OverlayNetwork {
     let name = netplan::overlay::namespace_name(&view.id);
-    let local = view.peers.get(node).map(|own| own.data_path).unwrap_or(Ipv4Addr::UNSPECIFIED.into());
-    let underlay = underlay.unwrap_or(Underlay { mtu: NetworkConfig::DEFAULT_MTU });
     OverlayNetwork {
         id: view.id.to_string(),
         name: view.name.clone(),
@@ -467,30 +481,12 @@ fn overlay_network(
         labels: BTreeMap::new(),
         namespace: overlays.path(&name),
         bridge: BRIDGE.to_owned(),
-        mtu: netplan::overlay::mtu(underlay, local, view.encrypted, view.mtu),
+        mtu: mtu(view, underlay, node),
     }
 }
 
-/// A service's ports on this machine; those that some task serves lead to the same port of the ingress namespace.
-fn service_ports(
-    service: &ServiceView,
-    served: &BTreeSet<(Protocol, u16)>,
-    inner: Ipv4Addr,
-) -> Vec<ServicePort> {
-    let ports = service.ports.iter().filter_map(|port| {
-        let (protocol, published) = netplan::mesh::published(port)?;
-        let backends = match served.contains(&(protocol, published)) {
-            true => vec![Backend { ip: inner, port: published }],
-            false => Vec::new(),
-        };
-        Some(ServicePort { protocol, published, backends })
-    });
-    ports.collect()
-}
-
-/// The machine's address on its link to the ingress namespace, and the other end's.
-pub(crate) fn link_subnet(subnet: Ipv4Net) -> LinkSubnet {
-    let [machine, ingress] = [1, 2].map(|host| Ipv4Addr::from_bits(subnet.network().to_bits() + host));
-    let machine = Ipv4Net::new(machine, subnet.prefix_len()).expect("the prefix length is the subnet's");
-    LinkSubnet { machine: IpNet::V4(machine), ingress: ingress.into() }
+/// Largest packet on a network, in bytes.
+fn mtu(view: &NetworkView, underlay: Underlay, node: &NodeId) -> u32 {
+    let local = view.peers.get(node).map(|own| own.data_path).unwrap_or(Ipv4Addr::UNSPECIFIED.into());
+    netplan::overlay::mtu(underlay, local, view.encrypted, view.mtu)
 }

@@ -44,6 +44,7 @@ pub(crate) fn prepare(bridge: &str, has_ipv6: bool) -> Result<(), NetworkError> 
 fn prepare_ipv6(bridge: &str) -> Result<(), NetworkError> {
     set(&format!("ipv6/conf/{bridge}/disable_ipv6"), "0")
         .map_err(|e| failure("net.ipv6.conf.<bridge>.disable_ipv6", e))?;
+    keep_advertisements().map_err(|e| failure("net.ipv6.conf.<link>.accept_ra", e))?;
     // Source: moby, `daemon/libnetwork/drivers/bridge/setup_ip_forwarding.go`.
     for name in ["ipv6/conf/default/forwarding", "ipv6/conf/all/forwarding"] {
         if set(name, "1").map_err(|e| failure("net.ipv6.conf.all.forwarding", e))? {
@@ -53,8 +54,47 @@ fn prepare_ipv6(bridge: &str) -> Result<(), NetworkError> {
     Ok(())
 }
 
+/// Whether the kernel knows IPv6 at all.
+pub(crate) fn kernel_has_ipv6() -> bool {
+    path("ipv6").exists()
+}
+
+/// Whether links of this machine may have IPv6.
+pub(crate) fn machine_has_ipv6() -> bool {
+    fs::read_to_string(path("ipv6/conf/all/disable_ipv6")).is_ok_and(|value| value.trim() == "0")
+}
+
+/// Has links that take their addresses and routes from routers go on with that: who passes packets on takes no
+/// advertisements, unless it is told to (2), and forgets the routes that it had from them.
+///
+/// Source: linux, `Documentation/networking/ip-sysctl.rst`, `accept_ra`.
+fn keep_advertisements() -> io::Result<()> {
+    let links = match fs::read_dir(path("ipv6/conf")) {
+        Ok(links) => links,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(e),
+    };
+    for link in links {
+        let link = link?.path();
+        let is = |name: &str, value: &str| {
+            fs::read_to_string(link.join(name)).is_ok_and(|found| found.trim() == value)
+        };
+        // What is said of all links means none of them here.
+        if link.ends_with("all") || !is("forwarding", "0") || !is("accept_ra", "1") {
+            continue;
+        }
+        match fs::write(link.join("accept_ra"), "2") {
+            // The link went away meanwhile.
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
 /// Lets this machine pass packets of IPv6 on.
 pub(crate) fn forward_ipv6() -> Result<(), NetworkError> {
+    keep_advertisements().map_err(|e| failure("net.ipv6.conf.<link>.accept_ra", e))?;
     if set("ipv6/conf/all/forwarding", "1").map_err(|e| failure("net.ipv6.conf.all.forwarding", e))? {
         tracing::info!("turned on forwarding of IPv6 packets (net.ipv6.conf.all.forwarding)");
     }

@@ -4,8 +4,9 @@
 //! but never changes a link or a rule.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use netplan::table::Version;
 use netplan::{Backend, HostPort, Published};
 use objects::ServiceId;
 
@@ -359,7 +360,7 @@ impl Wanted {
         let mut now = BTreeSet::new();
         for port in wanted {
             let is_held = held.contains(&place(port));
-            if !is_held && let Err(source) = self.ports.take(&ports::exactly(port.protocol, port.published)) {
+            if !is_held && let Err(source) = self.ports.take(&ports::exactly(place(port))) {
                 failure.get_or_insert(PublishError::Port { published: port.published, source });
                 continue;
             }
@@ -392,12 +393,16 @@ impl Wanted {
         let way_out = attachment.way_out().and_then(|endpoint| endpoint.ipv4());
         let Some(IpAddr::V4(ip)) = way_out.map(|address| address.ip) else { return };
         for port in &attachment.ports {
-            self.published.set(port.host(), vec![Backend { ip, port: port.container_port }]);
+            self.published.set(port.host(), vec![Backend { ip: ip.into(), port: port.container_port }]);
         }
     }
 }
 
 /// Where a service's port lies on this machine.
 fn place(port: &ServicePort) -> HostPort {
-    HostPort { protocol: port.protocol, ip: Ipv4Addr::UNSPECIFIED.into(), port: port.published }
+    let ip = match port.version {
+        Version::V4 => Ipv4Addr::UNSPECIFIED.into(),
+        Version::V6 => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    HostPort { protocol: port.protocol, ip, port: port.published }
 }

@@ -442,6 +442,7 @@ impl Worker {
         if uplink != self.uplink {
             self.uplink = uplink;
             self.status.rules_doubtful = true;
+            self.status.foreign_doubtful = true;
         }
         if self.kernel.ensure_bridges()? {
             self.status.links_doubtful = true;
@@ -527,7 +528,8 @@ impl Worker {
 
     fn warn_about_others(&mut self) {
         self.status.foreign_doubtful = false;
-        match self.kernel.foreign_forward_drops() {
+        let with_ipv6 = self.uplink.as_ref().is_some_and(|uplink| uplink.machine6.is_some());
+        match self.kernel.foreign_forward_drops(with_ipv6) {
             Ok(found) => {
                 for chain in found.difference(&self.status.foreign) {
                     tracing::warn!(

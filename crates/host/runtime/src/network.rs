@@ -128,12 +128,11 @@ pub(crate) fn configure(inside: &Inside, interfaces: &[Interface]) -> Result<(),
     let mut socket = RouteSocket::open().map_err(|error| refused("lo", &error))?;
     socket.set_up(LOOPBACK).map_err(|error| refused("lo", &error))?;
     for interface in interfaces {
-        if !interface.addresses.iter().any(|address| address.ip.is_ipv6()) {
-            // Else the kernel would give it an address of its own and talk to routers.
-            // Source: moby, `libnetwork/osl`, `setIPv6`. Kernels without IPv6 have no such file.
-            let path = format!("/proc/sys/net/ipv6/conf/{}/disable_ipv6", interface.name);
-            let _ = crate::sysctl::write(inside, Path::new(&path), "1");
-        }
+        // Without addresses, the kernel would give it one of its own and talk to routers. With them, links may still be made
+        // without IPv6. Source: moby, `libnetwork/osl`, `setIPv6`. Kernels without IPv6 have no such file.
+        let has_ipv6 = interface.addresses.iter().any(|address| address.ip.is_ipv6());
+        let path = format!("/proc/sys/net/ipv6/conf/{}/disable_ipv6", interface.name);
+        let _ = crate::sysctl::write(inside, Path::new(&path), if has_ipv6 { "0" } else { "1" });
         configure_one(&mut socket, interface).map_err(|error| refused(&interface.name, &error))?;
     }
     Ok(())

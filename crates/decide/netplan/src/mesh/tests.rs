@@ -196,6 +196,29 @@ fn tasks_of_others_are_reached_through_their_node_while_they_drain_too() {
 }
 
 #[test]
+fn a_port_is_served_over_the_versions_that_a_serving_task_has() {
+    let shown = |view: &NetworkView| -> Vec<_> {
+        served(view)
+            .iter()
+            .map(|(protocol, port, version)| format!("{protocol} {port} {version:?}"))
+            .collect()
+    };
+    let mut view = view();
+    assert_eq!(shown(&view), ["tcp 80 V4", "tcp 80 V6", "udp 53 V4", "udp 53 V6"]);
+    // What is left has no address of IPv6.
+    view.endpoints.remove("1");
+    assert_eq!(shown(&view), ["tcp 80 V4", "udp 53 V4"]);
+}
+
+#[test]
+fn a_node_without_ipv6_plans_as_if_the_network_had_none() {
+    let plan = MeshPlan::of(&without_ipv6(view()), &"a".into(), 1200, &LinkSubnet::usual(false)).unwrap();
+    let shown = format!("{plan:?}{}{}", plan.table(), plan.port_table());
+    assert!(!shown.contains("fd00"), "{shown}");
+    assert_eq!(plan.own.len(), 1);
+}
+
+#[test]
 fn a_node_without_an_address_on_the_ingress_network_has_no_mesh() {
     let mut view = view();
     view.peers.get_mut(&NodeId::from("a")).unwrap().addresses.clear();

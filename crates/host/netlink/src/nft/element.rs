@@ -66,8 +66,6 @@ pub enum MapKey {
 pub enum MapValue {
     /// What to do.
     Verdict(Verdict),
-    /// `ipv4_addr . inet_service`.
-    Destination(Ipv4Addr, u16),
     /// `ipv4_addr` or `ipv6_addr`.
     Address(IpAddr),
     /// `ipv4_addr . inet_service` or `ipv6_addr . inet_service`.
@@ -129,7 +127,6 @@ impl MapValue {
     pub(super) fn shown_type(&self) -> u32 {
         match self {
             Self::Verdict(_) => TYPE_VERDICT,
-            Self::Destination(..) => SHOWN_IPV4 << 6 | SHOWN_PORT,
             Self::Address(ip) => shown_address(*ip),
             Self::Socket(socket) => shown_address(socket.ip()) << 6 | SHOWN_PORT,
             Self::Mark(_) => SHOWN_MARK,
@@ -141,7 +138,6 @@ impl MapValue {
     pub(super) fn bytes(&self) -> Vec<u8> {
         match self {
             Self::Verdict(_) => Vec::new(),
-            Self::Destination(ip, port) => socket_bytes((*ip).into(), *port),
             Self::Address(ip) => address_bytes(*ip),
             Self::Socket(socket) => socket_bytes(socket.ip(), socket.port()),
             Self::Mark(mark) => mark.to_ne_bytes().to_vec(),

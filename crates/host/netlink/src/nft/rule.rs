@@ -348,13 +348,6 @@ impl Rule {
             .dnat_from_registers()
     }
 
-    /// Translates the destination to what an anonymous map of the same batch holds under 0, 1, … `count`-1 in turn,
-    /// one step per connection.
-    #[must_use]
-    pub fn dnat_in_turn(self, map: u32, count: u32) -> Self {
-        self.turn(count).lookup(ANONYMOUS_NAME, Some(map), REGISTER).dnat_from_registers()
-    }
-
     /// Translates the destination to one address; the port stays.
     #[must_use]
     pub fn dnat_address(self, ip: IpAddr) -> Self {

@@ -78,6 +78,23 @@ impl RouteSocket {
         })
     }
 
+    /// Makes an address of this machine one to which packets may also come in by this link: the kernel takes those to `::1`
+    /// from links that have such a route alone. What sends to the address keeps to the routes that were there before.
+    pub fn accept_on(&mut self, index: u32, ip: IpAddr) -> Result<(), NetlinkError> {
+        let prefix = if ip.is_ipv4() { 32 } else { 128 };
+        let added = self.request("add local route", libc::RTM_NEWROUTE, socket::CREATE, |encoder| {
+            let (table, scope) = (libc::RT_TABLE_LOCAL, libc::RT_SCOPE_HOST);
+            encoder.raw(&[family_of(ip), prefix, 0, 0, table, libc::RTPROT_BOOT, scope, libc::RTN_LOCAL]);
+            encoder.raw(&[0; 4]);
+            put_ip(encoder, libc::RTA_DST, ip);
+            encoder.u32(libc::RTA_OIF, index);
+        });
+        match added {
+            Err(e) if e.is_exists() => Ok(()),
+            other => other,
+        }
+    }
+
     /// Takes a route away.
     pub fn delete_route(&mut self, route: &Route) -> Result<(), NetlinkError> {
         self.request("delete route", libc::RTM_DELROUTE, 0, |encoder| put_route(encoder, route))

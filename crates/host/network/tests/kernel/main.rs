@@ -12,6 +12,8 @@ mod overlay;
 #[cfg(test)]
 mod publish;
 #[cfg(test)]
+mod published6;
+#[cfg(test)]
 mod repair;
 #[cfg(test)]
 mod swarm;

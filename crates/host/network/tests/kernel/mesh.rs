@@ -279,7 +279,7 @@ fn a_task_that_stops_drains_and_datagrams_go_elsewhere() {
     assert_eq!(swarm.outside.ask("192.0.2.1:80"), Err(ErrorKind::ConnectionRefused));
 }
 
-/// The machine's own rules publish no IPv6 yet: what comes by the link is asked for.
+/// Without the machine's own rules, which `published6` is about: what comes by the link is asked for.
 #[test]
 fn the_ingress_namespace_forwards_ipv6_with_the_client_s_address() {
     let (swarm, _tasks) = web(2);

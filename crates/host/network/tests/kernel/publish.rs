@@ -124,8 +124,8 @@ fn tasks_that_listen_on_different_ports_serve_side_by_side() {
     let (new, new_endpoint) = world.container("new", &[]);
     old.serve_tcp(80, "old");
     new.serve_tcp(81, "new");
-    let old_backend = Backend { ip: ip_of(&old_endpoint), port: 80 };
-    let new_backend = Backend { ip: ip_of(&new_endpoint), port: 81 };
+    let old_backend = Backend { ip: ip_of(&old_endpoint).into(), port: 80 };
+    let new_backend = Backend { ip: ip_of(&new_endpoint).into(), port: 81 };
     world.publish_at("web", Protocol::Tcp, 8000, vec![old_backend, new_backend]);
     let ask = || world.outside.ask(&format!("{MACHINE}:8000"));
     let mut answers = [ask(), ask()];

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use netplan::table::Version;
 use network::{
     AttachError, AttachRequest, Network, NetworkJoin, OpenError, PortError, Protocol, SandboxMode,
 };
@@ -225,8 +226,13 @@ fn publishing_one_port_among_many_takes_less_than_a_millisecond() {
     let ip = ip_of(&endpoint);
     let mut times: Vec<Duration> = (0..500u16)
         .map(|n| {
-            let backends = vec![network::Backend { ip, port: 80 }];
-            let port = network::ServicePort { protocol: Protocol::Tcp, published: 20000 + n, backends };
+            let backends = vec![network::Backend { ip: ip.into(), port: 80 }];
+            let port = network::ServicePort {
+                protocol: Protocol::Tcp,
+                published: 20000 + n,
+                version: Version::V4,
+                backends,
+            };
             let start = std::time::Instant::now();
             let service = format!("s{n}").into();
             world.runtime.block_on(network.publish_service(&service, vec![port])).unwrap();

@@ -467,7 +467,7 @@ fn only_ipv6_udp(any: SocketAddr) -> UdpSocket {
     UdpSocket::from(socket)
 }
 
-fn only_ipv6_tcp(any: SocketAddr) -> TcpListener {
+pub(crate) fn only_ipv6_tcp(any: SocketAddr) -> TcpListener {
     let socket =
         rustix::net::socket(rustix::net::AddressFamily::INET6, rustix::net::SocketType::STREAM, None);
     let socket = socket.unwrap();

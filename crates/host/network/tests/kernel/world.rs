@@ -10,6 +10,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use netlink::route::{Mac, Namespace, RouteSocket, VethPair};
+use netplan::table::Version;
 use network::{
     AttachRequest, Attachment, Backend, BoundPort, Interface, Network, NetworkConfig, NetworkJoin,
     NetworkSpec, PortRequest, Protocol, SandboxMode,
@@ -267,15 +268,16 @@ impl World {
     }
 
     pub(crate) fn plug(&self, space: &Space, attachment: &Attachment) {
-        attachment.interfaces().for_each(|interface| self.plug_one(space, interface));
+        attachment.interfaces().for_each(|interface| self.plug_in(&self.machine, space, interface));
     }
 
-    fn plug_one(&self, space: &Space, interface: &Interface) {
+    /// Makes one interface, whose outer end lies in `outer`.
+    pub(crate) fn plug_in(&self, outer: &Space, space: &Space, interface: &Interface) {
         let interface = interface.clone();
         let links = [interface.host_name.clone(), interface.bridge.clone()];
         let peer = space.fd.try_clone().unwrap();
         let inner = interface.clone();
-        self.machine.run(move || {
+        outer.run(move || {
             let mut route = RouteSocket::open().unwrap();
             let bridge = route.index(&interface.bridge).unwrap();
             let pair = VethPair {
@@ -308,7 +310,7 @@ impl World {
         // after a second.
         self.eventually("the links are usable", || {
             let links = links.clone();
-            self.machine.run(move || {
+            outer.run(move || {
                 let mut route = RouteSocket::open().unwrap();
                 links.iter().all(|name| route.link(name).unwrap().is_some_and(|link| link.has_carrier))
             })
@@ -316,8 +318,10 @@ impl World {
     }
 
     pub(crate) fn publish(&self, service: &str, port: (Protocol, u16, u16), backends: &[&Attachment]) {
-        let backends =
-            backends.iter().map(|attachment| Backend { ip: ip_of(attachment), port: port.2 }).collect();
+        let backends = backends
+            .iter()
+            .map(|attachment| Backend { ip: ip_of(attachment).into(), port: port.2 })
+            .collect();
         self.publish_at(service, port.0, port.1, backends);
     }
 
@@ -328,7 +332,7 @@ impl World {
         published: u16,
         backends: Vec<Backend>,
     ) {
-        let port = network::ServicePort { protocol, published, backends };
+        let port = network::ServicePort { protocol, published, version: Version::V4, backends };
         self.runtime.block_on(self.network().publish_service(&service.into(), vec![port])).unwrap();
     }
 

@@ -97,11 +97,11 @@ fn a_verdict_map_has_a_concatenated_key() {
 fn connections_take_turns_through_an_anonymous_map() {
     let mut batch = batch();
     let elements = [
-        (MapKey::Number(0), MapValue::Destination(Ipv4Addr::new(10, 0, 0, 1), 80)),
-        (MapKey::Number(1), MapValue::Destination(Ipv4Addr::new(10, 0, 0, 2), 81)),
+        (MapKey::Number(0), MapValue::Socket(([10, 0, 0, 1], 80).into())),
+        (MapKey::Number(1), MapValue::Socket(([10, 0, 0, 2], 81).into())),
     ];
     let map = batch.add_anonymous_map(&elements).expect("it has elements");
-    batch.add_rule("c", &Rule::new().protocol(6).dnat_in_turn(map, 2));
+    batch.add_rule("c", &Rule::new().protocol(6).dnat_in_turn_socket(map, 2, false));
     check(
         batch,
         &[
