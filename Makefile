@@ -50,9 +50,9 @@ verify: packages-build packages-test
 fix:
 	cargo fmt --all
 
-# skep on cgroup v2, in a virtual machine with a Debian kernel; says NOT RUN where there can be none.
+# skep on cgroup v2 and encrypted networks, in a virtual machine with a Debian kernel; says NOT RUN where there can be none.
 vm-test: build
-	SKEP=$(abspath $(SKEP)) testkit/vm/run
+	SKEP=$(abspath $(SKEP)) NETWORK_TESTS="$$(scripts/test-binary network kernel)" testkit/vm/run
 
 demo: build packages-demo
 	SKEP=$(abspath $(SKEP)) scripts/demo

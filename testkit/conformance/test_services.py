@@ -49,6 +49,19 @@ def test_ports_are_spread_over_the_tasks(swarm):
     assert "port '18090' is already in use by service 'web'" in taken.stderr
 
 
+def test_an_encrypted_network_takes_tasks_where_the_kernel_encrypts_alone(swarm):
+    d = swarm
+    d.docker("network", "create", "--driver", "overlay", "--opt", "encrypted", "secret")
+    create(d, "hidden", "--network", "secret", IMAGE, "sleep", "1000")
+    told = lambda: [t["Status"] for t in task_list(d, "hidden") if t["Status"].get("Err") or t["Status"]["State"] == "running"]
+    [status] = until(told, 20, "it runs or says why not")
+    if status["State"] != "running":
+        assert status["State"] == "pending"
+        assert status["Err"] == "no suitable node (no ESP for encrypted networks in the kernel of 1 node)"
+    d.docker("service", "rm", "hidden")
+    until(lambda: d.docker("network", "rm", "secret", check=False).returncode == 0, 20, "the network is free")
+
+
 def test_a_changed_target_port_cuts_nobody_off_and_a_removed_one_is_free(swarm):
     d = swarm
     both = "mkdir /a /b; echo 80 >/a/index.html; echo 81 >/b/index.html; httpd -p 80 -h /a; exec httpd -f -p 81 -h /b"

@@ -96,6 +96,7 @@ impl Bench {
             availability: Availability::Active,
             node_address: "127.0.0.1".to_owned(),
             own_networks: Vec::new(),
+            encryption_generation: 0,
             address_pools: vec!["10.0.0.0/8".to_owned()],
             subnet_size: 24,
             data_path_port: 4789,

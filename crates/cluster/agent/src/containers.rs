@@ -172,6 +172,10 @@ impl Containers for EngineContainers {
     }
 
     async fn prepare(&self, task: Arc<Task>, pulled: Result<(), String>) -> Result<(), Failure> {
+        for attachment in &task.networks_attachments {
+            let checked = self.engine.network().check_encryption(attachment.network.as_str()).await;
+            checked.map_err(|error| permanent(&error))?;
+        }
         let request = container_spec::request(&task, &self.node).map_err(|error| permanent(&error))?;
         match self.create(request).await {
             Ok(_) => Ok(()),

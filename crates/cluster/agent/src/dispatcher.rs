@@ -303,6 +303,7 @@ async fn open(ties: &Ties, with: &With, resumes: Option<SessionId>) -> Result<Op
         data_path_address: ties.data_path_address.clone(),
         now: requests::now(),
         own_networks: own_networks::of_this_machine(),
+        encryption_generation: *ties.encryption_generation.borrow(),
         resumes,
     };
     let mut source = match with {
@@ -366,6 +367,7 @@ impl NodeSession {
             node: Some(hello.node),
             managers: Some(hello.managers),
             root: Some(hello.root),
+            network_keys: Some(hello.network_keys),
             ..Changed::default()
         });
     }
@@ -385,6 +387,14 @@ impl NodeSession {
                 if let Some(session) = session {
                     session.heartbeat = heartbeat;
                 }
+            });
+        }
+        // A manager that says nothing of keys takes none away.
+        if let Some(keys) = changed.network_keys.filter(|keys| !keys.is_empty()) {
+            self.ties.network_keys.send_if_modified(|known| {
+                let is_news = *known != keys;
+                *known = keys;
+                is_news
             });
         }
         let is_due = changed.node.is_some_and(|node| {

@@ -2,6 +2,7 @@
 
 use objects::NodeRole;
 use tempfile::TempDir;
+use wire::network::NetworkKey;
 use wire::session::{Assigned as Given, Assignments, Changed, ManagerPeer, SessionMessage};
 
 use super::*;
@@ -50,6 +51,25 @@ async fn a_manager_that_is_gone_is_replaced_by_another_and_reports_go_there() {
     assert!(within(second.reports.recv()).await.is_some());
     drop(opened);
     assert!(within(session.next()).await.is_none());
+}
+
+#[tokio::test]
+async fn keys_of_networks_are_learned_and_the_generation_is_told() {
+    let swarm = Swarm::new();
+    let mut manager = FakeManager::start(&swarm, "m1");
+    let bench = bench(&swarm, &[&manager]);
+    bench.ties.encryption_generation.send_replace(7);
+    let mut session = within(bench.dispatcher.connect()).await;
+    let first = manager.session().await;
+    assert_eq!(first.request.encryption_generation, 7);
+    let keys = |number| vec![NetworkKey { number, key: "secret".into() }];
+    for (said, known) in [(keys(1), keys(1)), (keys(2), keys(2)), (Vec::new(), keys(2))] {
+        let changed = Changed { network_keys: Some(said), ..Changed::default() };
+        first.say.send(SessionMessage::Changed(Box::new(changed))).unwrap();
+        first.say.send(assignments()).unwrap();
+        assert!(within(session.next()).await.is_some());
+        assert_eq!(*bench.ties.network_keys.borrow(), known);
+    }
 }
 
 #[tokio::test]

@@ -88,6 +88,7 @@ pub(crate) fn draft(request: &InitRequest, config: &SwarmNodeConfig) -> Result<D
         availability: request.availability,
         node_address: membership.node_addr.clone(),
         own_networks: own_networks::of_this_machine(),
+        encryption_generation: *config.engine.network().encryption_generation().borrow(),
         address_pools: pools,
         subnet_size: or(request.subnet_size, DEFAULT_SUBNET_SIZE),
         data_path_port: or(request.data_path_port, DEFAULT_DATA_PATH_PORT),

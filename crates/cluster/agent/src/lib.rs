@@ -20,6 +20,7 @@ mod containers;
 mod credentials;
 mod describe;
 mod dispatcher;
+mod encryption;
 mod entering;
 #[cfg(test)]
 mod fake_manager;

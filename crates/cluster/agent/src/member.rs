@@ -25,7 +25,7 @@ use crate::node::SwarmNodeConfig;
 use crate::serving::Serving;
 use crate::state_file::MembershipFile;
 use crate::ties::Ties;
-use crate::{describe, publish_logs, pulse, renewal};
+use crate::{describe, encryption, publish_logs, pulse, renewal};
 
 /// A member whose parts are put together and do not run yet.
 pub(crate) struct Member {
@@ -62,6 +62,8 @@ impl Member {
             description: Arc::new(watch::Sender::new(NodeDescription::default())),
             address: known.node_addr,
             data_path_address: data_path,
+            encryption_generation: Arc::new(watch::Sender::new(0)),
+            network_keys: Arc::new(watch::Sender::new(Vec::new())),
             session: Arc::new(watch::Sender::new(None)),
             renew: Arc::new(Notify::new()),
             trouble: Arc::new(watch::Sender::new(String::new())),
@@ -83,8 +85,11 @@ impl Member {
         let description = describe::describe(&config, &labels.borrow());
         let tls_info = ties.credentials.certified().tls_info();
         ties.description.send_replace(NodeDescription { tls_info, ..description });
+        let network = config.engine.network().clone();
+        ties.encryption_generation.send_replace(*network.encryption_generation().borrow());
         let stopping = CancellationToken::new();
         let mut tasks = JoinSet::new();
+        tasks.spawn(encryption::run(network, ties.clone(), stopping.clone()));
         let logs = Arc::clone(&config.logs);
         tasks.spawn(publish_logs::run(ties.clone(), logs, self.wishes, stopping.clone()));
         tasks.spawn(describe::keep(config, labels, ties.clone(), stopping.clone()));

@@ -9,6 +9,7 @@ use objects::{NodeDescription, NodeId};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use wire::logs::LogWish;
+use wire::network::NetworkKey;
 use wire::session::{Heartbeat, SessionId};
 
 use crate::credentials::Credentials;
@@ -33,6 +34,10 @@ pub(crate) struct Ties {
     pub(crate) address: String,
     /// Where its overlay traffic arrives, when that is another address.
     pub(crate) data_path_address: Option<String>,
+    /// Names what this node's kernel holds of encrypted networks; zero: it cannot encrypt.
+    pub(crate) encryption_generation: Arc<watch::Sender<u64>>,
+    /// Keys of encrypted networks as a manager told them last, the oldest first; empty before. In memory alone.
+    pub(crate) network_keys: Arc<watch::Sender<Vec<NetworkKey>>>,
     /// The session that is open.
     pub(crate) session: Arc<watch::Sender<Option<OpenSession>>>,
     /// Rung when the managers want this node to have another certificate.

@@ -41,6 +41,8 @@ pub struct Founding {
     pub node_address: String,
     /// Networks that the founding node's machine has by itself.
     pub own_networks: Vec<IpNet>,
+    /// Names what the founding node's kernel holds of encrypted networks; zero: it cannot encrypt.
+    pub encryption_generation: u64,
     /// Networks to cut overlays from.
     pub address_pools: Vec<String>,
     /// Prefix length of an overlay's network.
@@ -108,6 +110,7 @@ pub(crate) fn writes(
             certified_until: certificate.valid_until,
             status_since: now,
             own_networks: founding.own_networks,
+            encryption_generation: founding.encryption_generation,
             ..NodeInternal::default()
         },
         ..Node::default()

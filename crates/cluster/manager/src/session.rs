@@ -69,6 +69,7 @@ impl Manager {
             address: request.address,
             data_path_address: request.data_path_address,
             own_networks: request.own_networks,
+            encryption_generation: request.encryption_generation,
             session: session.clone(),
             clock_offset_ms: if request.now.is_zero() { 0 } else { offset_ms },
         };
@@ -144,6 +145,7 @@ impl Manager {
             let is_known = known.status == status
                 && known.description == description
                 && known.internal.own_networks == opens.own_networks
+                && known.internal.encryption_generation == opens.encryption_generation
                 && known.internal.data_path_addr == data_path;
             if is_known {
                 return Ok((Outcome::Done, Vec::new()));
@@ -151,6 +153,7 @@ impl Manager {
             let mut next = Node { status, description, ..known.clone() };
             data_path.clone_into(&mut next.internal.data_path_addr);
             next.internal.own_networks.clone_from(&opens.own_networks);
+            next.internal.encryption_generation = opens.encryption_generation;
             next.internal.tasks_move_at = Timestamp::default();
             if known.status.state != NodeState::Ready {
                 next.internal.status_since = clock::now();

@@ -78,6 +78,7 @@ impl Papers {
             availability: Availability::Active,
             node_address: "127.0.0.1".to_owned(),
             own_networks: Vec::new(),
+            encryption_generation: 0,
             address_pools: Vec::new(),
             subnet_size: 24,
             data_path_port: 4789,

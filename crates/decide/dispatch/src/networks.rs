@@ -120,7 +120,9 @@ impl Marks {
     }
 
     fn note_node(&mut self, store: &Store, before: Option<&Arc<Node>>, after: Option<&Arc<Node>>) {
-        let facts = |node: &Arc<Node>| (data_path(node), node.internal.ingress.clone());
+        let facts = |node: &Arc<Node>| {
+            (data_path(node), node.internal.ingress.clone(), node.internal.encryption_generation)
+        };
         let Some(node) = before.or(after).filter(|_| before.map(facts) != after.map(facts)) else { return };
         for network in networks_of_node(store, &node.id) {
             self.of(&network).peers.insert(node.id.clone());
@@ -215,7 +217,8 @@ fn peer(store: &Store, network: &Network, id: &NodeId) -> Option<PeerView> {
     let node = store.node(id)?;
     let own = node.internal.ingress.as_ref().filter(|own| own.network == network.id);
     let addresses = own.map(|own| parsed(&own.addresses)).unwrap_or_default();
-    Some(PeerView { data_path: data_path(node)?, addresses })
+    let encryption_generation = node.internal.encryption_generation;
+    Some(PeerView { data_path: data_path(node)?, addresses, encryption_generation })
 }
 
 fn endpoint(network: &NetworkId, is_ingress: bool, task: &Task) -> Option<EndpointView> {

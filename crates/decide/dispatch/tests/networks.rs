@@ -164,7 +164,10 @@ fn writes(store: &Store, (kind, which, node_number, what): Act) -> Vec<Write> {
         7 => {
             let known = store.node(&on.into()).expect("nodes stay");
             let mut next = Node::clone(known);
-            next.status.addr = format!("192.0.2.{}", 20 + what);
+            match which % 2 {
+                0 => next.status.addr = format!("192.0.2.{}", 20 + what),
+                _ => next.internal.encryption_generation = what.into(),
+            }
             vec![Write::update(next)]
         }
         _ => match store.network(&"b".into()) {

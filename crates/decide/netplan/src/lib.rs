@@ -13,6 +13,7 @@
 pub mod addresses;
 pub mod bridge_options;
 pub mod claims;
+pub mod encryption;
 pub mod firewall;
 pub mod ipam;
 pub mod macvlan_options;
@@ -28,6 +29,7 @@ pub mod way_out;
 
 pub use addresses::AddressPool;
 pub use claims::{ClaimError, PortClaims};
+pub use encryption::{EncryptionNeeds, EncryptionPlan};
 pub use firewall::Firewall;
 pub use mesh::{LinkSubnet, MeshPlan, TaskSide};
 pub use overlay::{MacAddress, OverlayPlan, Underlay};

@@ -1,8 +1,9 @@
 //! What the tasks of one group ask of a node, worked out once per group.
 //!
-//! In: one task of the group. Out: what the filters compare. Never looks at a node.
+//! In: one task of the group, the networks. Out: what the filters compare. Never looks at a node.
 
 use objects::{Constraint, MountType, Platform, Task};
+use store::Store;
 
 use crate::loads::Weight;
 
@@ -18,6 +19,8 @@ pub(crate) struct Demand {
     pub(crate) constraints: Option<Vec<Constraint>>,
     pub(crate) platforms: Vec<Platform>,
     pub(crate) plugins: Vec<Plugin>,
+    /// Whether they are on a network whose traffic is encrypted.
+    pub(crate) is_encrypted: bool,
     /// Zero is unlimited.
     pub(crate) max_replicas: u64,
     /// Labels to spread over, outermost first.
@@ -25,7 +28,8 @@ pub(crate) struct Demand {
 }
 
 impl Demand {
-    pub(crate) fn of(task: &Task) -> Self {
+    /// `store` knows the networks.
+    pub(crate) fn of(task: &Task, store: &Store) -> Self {
         let placement = task.spec.placement.clone().unwrap_or_default();
         let spread = placement
             .preferences
@@ -39,6 +43,7 @@ impl Demand {
             constraints: Constraint::parse_all(&placement.constraints).ok(),
             platforms: placement.platforms,
             plugins: plugins(task),
+            is_encrypted: is_encrypted(task, store),
             max_replicas: placement.max_replicas,
             spread,
         }
@@ -51,6 +56,12 @@ fn is_label(descriptor: &str) -> bool {
         descriptor.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
             && descriptor.len() > prefix.len()
     })
+}
+
+fn is_encrypted(task: &Task, store: &Store) -> bool {
+    let networks =
+        task.networks_attachments.iter().filter_map(|attachment| store.network(&attachment.network));
+    networks.into_iter().any(|network| network.is_encrypted())
 }
 
 fn plugins(task: &Task) -> Vec<Plugin> {

@@ -44,6 +44,7 @@ fn reason(filter: Filter, count: usize) -> String {
         Filter::Ready => format!("{nodes} not available for new tasks"),
         Filter::Resource => format!("insufficient resources on {nodes}"),
         Filter::Plugin => format!("missing plugin on {nodes}"),
+        Filter::Encryption => format!("no ESP for encrypted networks in the kernel of {nodes}"),
         Filter::Constraint => format!("scheduling constraints not satisfied on {nodes}"),
         Filter::Platform => format!("unsupported platform on {nodes}"),
         Filter::HostPort => format!("host-mode port already in use on {nodes}"),

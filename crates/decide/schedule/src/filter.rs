@@ -14,6 +14,7 @@ pub(crate) enum Filter {
     Ready,
     Resource,
     Plugin,
+    Encryption,
     Constraint,
     Platform,
     HostPort,
@@ -38,6 +39,9 @@ pub(crate) fn refuse(demand: &Demand, load: &Load) -> Option<Filter> {
     }
     if !demand.plugins.iter().all(|plugin| has_plugin(node, plugin)) {
         return Some(Filter::Plugin);
+    }
+    if demand.is_encrypted && node.internal.encryption_generation == 0 {
+        return Some(Filter::Encryption);
     }
     let satisfies = demand
         .constraints

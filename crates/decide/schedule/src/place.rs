@@ -80,7 +80,7 @@ fn is_waiting(task: &Task) -> bool {
 }
 
 fn confirm(draft: &mut Draft<'_>, loads: &mut Loads, task: &Task, now: Timestamp, outcome: &mut Outcome) {
-    let demand = Demand::of(task);
+    let demand = Demand::of(task, draft.store());
     let refusal = match loads.get(&task.node_id) {
         // Its container is there whatever the node is for.
         Some(_) if task.is_attachment() => None,
@@ -106,9 +106,8 @@ fn place_group(
     now: Timestamp,
     outcome: &mut Outcome,
 ) {
-    let Some(demand) = tasks.first().and_then(|(_, id)| draft.task(id)).map(|task| Demand::of(task)) else {
-        return;
-    };
+    let Some(task) = tasks.first().and_then(|(_, id)| draft.task(id)) else { return };
+    let demand = Demand::of(task, draft.store());
     let failures = failures(draft, tasks, now);
     let mut pick = Pick::default();
     let mut tree = (!demand.spread.is_empty()).then(|| {

@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use objects::{
-    Availability, Node, NodeState, Placement, PlacementPreference, PortConfig, PublishMode,
-    ResourceRequirements, Resources, SpreadOver, Task, TaskId, TaskSpec, TaskState, Timestamp,
+    Availability, Driver, Network, NetworkAttachment, NetworkSpec, Node, NodeState, Placement,
+    PlacementPreference, PortConfig, PublishMode, ResourceRequirements, Resources, SpreadOver, Task, TaskId,
+    TaskSpec, TaskState, Timestamp,
 };
 use proptest::prelude::*;
 use store::{Store, Write};
@@ -68,12 +69,25 @@ impl Placed {
     }
 }
 
+/// A network whose traffic is encrypted.
+fn secret_network() -> Network {
+    let options = BTreeMap::from([("encrypted".to_owned(), String::new())]);
+    let driver_configuration = Some(Driver { name: "overlay".to_owned(), options });
+    let spec = NetworkSpec { name: "secret".to_owned(), driver_configuration, ..NetworkSpec::default() };
+    Network { id: "secret".into(), spec, ..Network::default() }
+}
+
 /// Places all waiting tasks of a store with these nodes and tasks.
 fn run(nodes: Vec<Node>, tasks: Vec<Task>) -> Placed {
     let mut store = Store::new();
     let mut loads = Loads::new();
     let nodes = nodes.into_iter().map(|node| Write::Create(node.into()));
-    let writes: Vec<_> = nodes.chain(tasks.into_iter().map(|task| Write::Create(task.into()))).collect();
+    let networks = [Write::Create(secret_network().into())];
+    let writes: Vec<_> = networks
+        .into_iter()
+        .chain(nodes)
+        .chain(tasks.into_iter().map(|task| Write::Create(task.into())))
+        .collect();
     store.apply(1, NOW, &writes).unwrap();
     store.nodes().for_each(|node| loads.note_node(&node.id, Some(node)));
     store.tasks().for_each(|task| loads.note_task(None, Some(task)));
@@ -151,6 +165,28 @@ fn each_filter_explains_itself() {
         task(1, Placement { platforms, ..Placement::default() }),
         "no suitable node (unsupported platform on 1 node)",
     );
+}
+
+#[test]
+fn tasks_of_an_encrypted_network_go_where_the_kernel_encrypts() {
+    let mut able = node("b");
+    able.internal.encryption_generation = 7;
+    let on = |network: &str| {
+        let mut task = task(1, Placement::default());
+        task.networks_attachments =
+            vec![NetworkAttachment { network: network.into(), addresses: Vec::new() }];
+        task
+    };
+    assert_eq!(run(vec![node("a"), able.clone()], vec![on("secret")]).on(1), "b");
+    assert_eq!(run(vec![node("a"), able], vec![on("other")]).on(1), "a");
+    check_error(
+        vec![node("a"), node("b")],
+        on("secret"),
+        "no suitable node (no ESP for encrypted networks in the kernel of 2 nodes)",
+    );
+    let mut of_node = on("secret");
+    of_node.node_id = "a".into();
+    check_error(vec![node("a")], of_node, "no ESP for encrypted networks in the kernel of 1 node");
 }
 
 #[test]

@@ -15,6 +15,7 @@
     reason = "a few socket options and `poll`-free reads have no safe wrapper; each use says why it holds"
 )]
 
+mod batch;
 pub mod conntrack;
 mod error;
 mod filter;

@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use rustix::net::netlink;
 
 use crate::NetlinkError;
+use crate::batch::{Batch, never};
 use crate::socket::{self, Socket};
 use crate::wire::{self, Encoder, Message};
 
@@ -27,6 +28,9 @@ const ATTRIBUTE_REPLAY_ESN: u16 = 23;
 const UDP: u8 = 17;
 const ESP: u8 = 50;
 const MODE_TRANSPORT: u8 = 0;
+/// Of policies between two machines, and of those for everybody, which are looked at after them: the lowest goes first.
+const PRIORITY_OF_PAIR: u32 = 0;
+const PRIORITY_OF_ALL: u32 = 1;
 /// `XFRM_STATE_ESN`: 64-bit sequence numbers, of which 32 go over the wire. A fast link uses up 32 bits within hours.
 const FLAG_ESN: u8 = 128;
 /// Words of the window in which packets may overtake each other. chosen: 1,024 packets.
@@ -92,13 +96,15 @@ pub enum Way {
 }
 
 /// UDP packets to one port from one machine to another are encrypted.
+///
+/// The unspecified address stands for every machine; where two machines have a policy of their own, that one counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Policy {
     /// Which way.
     pub way: Way,
     /// Who sends.
     pub source: IpAddr,
-    /// Who receives.
+    /// Who receives; of the same version of IP.
     pub destination: IpAddr,
     /// UDP port of the receiver.
     pub port: u16,
@@ -106,6 +112,12 @@ pub struct Policy {
     pub request_id: u32,
     /// Of the association that new packets take; packets that arrive may have any of the same request id.
     pub spi: Option<u32>,
+}
+
+/// Changes to be sent together, in the order in which they shall happen.
+#[derive(Debug, Default)]
+pub struct XfrmBatch {
+    changes: Batch,
 }
 
 /// A socket for associations and policies in the namespace it was opened in.
@@ -120,26 +132,18 @@ impl XfrmSocket {
         Ok(Self { socket: Socket::open(Some(netlink::XFRM), 0)? })
     }
 
-    /// Adds an association; refused with `EEXIST` when it is there, and with `EPROTONOSUPPORT` or `ENOENT` by a kernel
-    /// without ESP or AES-GCM.
+    /// Adds an association, unless it is there; refused with `EPROTONOSUPPORT` or `ENOENT` by a kernel without ESP or AES-GCM.
     pub fn add_association(&mut self, association: &Association) -> Result<(), NetlinkError> {
-        self.request("add association", NEW_SA, socket::CREATE | socket::EXCLUSIVE, |encoder| {
-            encoder.raw(&association_info(association));
-            encoder.attribute(ATTRIBUTE_AEAD, &algorithm(&association.key));
-            encoder.attribute(ATTRIBUTE_REPLAY_ESN, &replay_state());
-        })
+        let mut batch = XfrmBatch::new();
+        batch.add_association(association);
+        self.commit(batch)
     }
 
-    /// Removes an association; it must exist.
+    /// Removes an association; it need not be there.
     pub fn delete_association(&mut self, id: &AssociationId) -> Result<(), NetlinkError> {
-        self.request("delete association", DELETE_SA, 0, |encoder| {
-            let mut bytes = [0; 24];
-            put_address(&mut bytes[0..16], id.destination);
-            bytes[16..20].copy_from_slice(&id.spi.to_be_bytes());
-            bytes[20..22].copy_from_slice(&family(id.destination).to_ne_bytes());
-            bytes[22] = ESP;
-            encoder.raw(&bytes);
-        })
+        let mut batch = XfrmBatch::new();
+        batch.delete_association(id);
+        self.commit(batch)
     }
 
     /// Every association for ESP.
@@ -149,30 +153,6 @@ impl XfrmSocket {
         Ok(found)
     }
 
-    /// Makes a policy what it should be, whether it exists or not.
-    pub fn put_policy(&mut self, policy: &Policy) -> Result<(), NetlinkError> {
-        let put = |encoder: &mut Encoder| {
-            encoder.raw(&policy_info(policy));
-            encoder.attribute(ATTRIBUTE_TEMPLATE, &template(policy));
-        };
-        match self.request("add policy", NEW_POLICY, socket::CREATE | socket::EXCLUSIVE, put) {
-            Err(error) if error.is_exists() => {
-                self.request("update policy", UPDATE_POLICY, socket::CREATE | socket::REPLACE, put)
-            }
-            other => other,
-        }
-    }
-
-    /// Removes a policy; it must exist.
-    pub fn delete_policy(&mut self, policy: &Policy) -> Result<(), NetlinkError> {
-        self.request("delete policy", DELETE_POLICY, 0, |encoder| {
-            let mut bytes = [0; 64];
-            put_selector(&mut bytes[..SELECTOR], policy);
-            bytes[60] = policy.way as u8;
-            encoder.raw(&bytes);
-        })
-    }
-
     /// Every policy for UDP to one port that this module could have made.
     pub fn policies(&mut self) -> Result<Vec<Policy>, NetlinkError> {
         let mut found = Vec::new();
@@ -180,19 +160,10 @@ impl XfrmSocket {
         Ok(found)
     }
 
-    fn request(
-        &mut self,
-        operation: &'static str,
-        kind: u16,
-        flags: u16,
-        body: impl FnOnce(&mut Encoder),
-    ) -> Result<(), NetlinkError> {
-        let sequence = self.socket.next_sequence();
-        let mut encoder = Encoder::new();
-        let mark = encoder.start(kind, socket::REQUEST | socket::ACK | flags, sequence);
-        body(&mut encoder);
-        encoder.finish(mark);
-        self.socket.acknowledged(operation, sequence, encoder.bytes())
+    /// Applies all changes, in their order. All are tried; the first refusal is told, but not that something to be removed is
+    /// gone.
+    pub fn commit(&mut self, batch: XfrmBatch) -> Result<(), NetlinkError> {
+        self.socket.commit("change associations and policies", batch.changes)
     }
 
     fn list(
@@ -208,6 +179,62 @@ impl XfrmSocket {
         encoder.raw(&vec![0; length]);
         encoder.finish(mark);
         self.socket.exchange(operation, sequence, encoder.bytes(), each)
+    }
+}
+
+impl XfrmBatch {
+    /// No change.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds an association; where one of its receiver has the same number, that one stays.
+    pub fn add_association(&mut self, association: &Association) {
+        let flags = socket::CREATE | socket::EXCLUSIVE;
+        self.changes.push("add association", NEW_SA, flags, NetlinkError::is_exists, |encoder| {
+            encoder.raw(&association_info(association));
+            encoder.attribute(ATTRIBUTE_AEAD, &algorithm(&association.key));
+            encoder.attribute(ATTRIBUTE_REPLAY_ESN, &replay_state());
+        });
+    }
+
+    /// Removes an association.
+    pub fn delete_association(&mut self, id: &AssociationId) {
+        self.changes.push("delete association", DELETE_SA, 0, NetlinkError::is_missing, |encoder| {
+            let mut bytes = [0; 24];
+            put_address(&mut bytes[0..16], id.destination);
+            bytes[16..20].copy_from_slice(&id.spi.to_be_bytes());
+            bytes[20..22].copy_from_slice(&family(id.destination).to_ne_bytes());
+            bytes[22] = ESP;
+            encoder.raw(&bytes);
+        });
+    }
+
+    /// Makes a policy what it should be, whether it exists or not; between the two, packets find one of them.
+    pub fn put_policy(&mut self, policy: &Policy) {
+        let flags = socket::CREATE | socket::REPLACE;
+        self.changes.push("put policy", UPDATE_POLICY, flags, never, |encoder| {
+            encoder.raw(&policy_info(policy));
+            encoder.attribute(ATTRIBUTE_TEMPLATE, &template(policy));
+        });
+    }
+
+    /// Removes a policy.
+    pub fn delete_policy(&mut self, policy: &Policy) {
+        self.changes.push("delete policy", DELETE_POLICY, 0, NetlinkError::is_missing, |encoder| {
+            let mut bytes = [0; 64];
+            put_selector(&mut bytes[..SELECTOR], policy);
+            bytes[60] = policy.way as u8;
+            encoder.raw(&bytes);
+        });
+    }
+}
+
+impl Association {
+    /// What it is found by.
+    pub fn id(&self) -> AssociationId {
+        let Self { source, destination, spi, request_id, .. } = *self;
+        AssociationId { source, destination, spi, request_id }
     }
 }
 
@@ -281,10 +308,17 @@ fn put_selector(to: &mut [u8], policy: &Policy) {
     to[32..34].copy_from_slice(&policy.port.to_be_bytes());
     to[34..36].copy_from_slice(&u16::MAX.to_be_bytes());
     to[40..42].copy_from_slice(&family(policy.destination).to_ne_bytes());
-    let whole = if policy.destination.is_ipv4() { 32 } else { 128 };
-    to[42] = whole;
-    to[43] = whole;
+    to[42] = prefix(policy.destination);
+    to[43] = prefix(policy.source);
     to[44] = UDP;
+}
+
+fn prefix(ip: IpAddr) -> u8 {
+    match ip {
+        ip if ip.is_unspecified() => 0,
+        IpAddr::V4(_) => 32,
+        IpAddr::V6(_) => 128,
+    }
 }
 
 /// `struct xfrm_userpolicy_info`.
@@ -292,6 +326,9 @@ fn policy_info(policy: &Policy) -> [u8; POLICY_INFO] {
     let mut bytes = [0; POLICY_INFO];
     put_selector(&mut bytes[..SELECTOR], policy);
     put_no_limits(&mut bytes[56..120]);
+    let is_of_all = policy.source.is_unspecified() || policy.destination.is_unspecified();
+    let priority = if is_of_all { PRIORITY_OF_ALL } else { PRIORITY_OF_PAIR };
+    bytes[152..156].copy_from_slice(&priority.to_ne_bytes());
     bytes[160] = policy.way as u8;
     bytes
 }
@@ -371,15 +408,26 @@ mod tests {
 
     #[test]
     fn what_is_written_of_a_policy_is_read_again() {
-        for way in [Way::In, Way::Out] {
+        let any = |ip: &str| Policy { source: ip.parse().unwrap(), ..policy(Way::In) };
+        let of_all = Policy { destination: "::".parse().unwrap(), ..any("::") };
+        for policy in [policy(Way::In), policy(Way::Out), any("0.0.0.0"), of_all] {
             let mut encoder = Encoder::new();
             let mark = encoder.start(NEW_POLICY, 0, 1);
-            encoder.raw(&policy_info(&policy(way)));
-            encoder.attribute(ATTRIBUTE_TEMPLATE, &template(&policy(way)));
+            encoder.raw(&policy_info(&policy));
+            encoder.attribute(ATTRIBUTE_TEMPLATE, &template(&policy));
             encoder.finish(mark);
             let message = wire::messages(encoder.bytes()).next().unwrap();
-            assert_eq!(read_policy(&message), Some(policy(way)));
+            assert_eq!(read_policy(&message), Some(policy));
         }
+    }
+
+    #[test]
+    fn a_policy_for_everybody_counts_after_those_of_pairs() {
+        let of =
+            |policy: &Policy| (policy_info(policy)[42], policy_info(policy)[43], policy_info(policy)[152]);
+        assert_eq!(of(&policy(Way::Out)), (32, 32, 0));
+        let any = Policy { destination: "0.0.0.0".parse().unwrap(), ..policy(Way::Out) };
+        assert_eq!(of(&any), (0, 32, 1));
     }
 
     #[test]

@@ -17,7 +17,7 @@ mod tests {
         RouteBatch, RouteSocket, VethPair, Vxlan,
     };
     use netlink::watch::{Event, Watch};
-    use netlink::xfrm::{AeadKey, Association, Policy, Way, XfrmSocket};
+    use netlink::xfrm::{AeadKey, Association, Policy, Way, XfrmBatch, XfrmSocket};
 
     /// Runs `job` in a thread with a network namespace of its own.
     fn apart(job: impl FnOnce() + Send + 'static) {
@@ -444,20 +444,34 @@ mod tests {
                         spi: Some(0x1001),
                     }
                 });
+            let mut batch = XfrmBatch::new();
             for policy in policies {
-                xfrm.put_policy(&policy).unwrap();
-                xfrm.put_policy(&Policy { spi: Some(0x1002), ..policy }).unwrap();
-                xfrm.put_policy(&Policy { way: Way::In, spi: None, ..policy }).unwrap();
+                batch.put_policy(&policy);
+                batch.put_policy(&Policy { spi: Some(0x1002), ..policy });
+                batch.put_policy(&Policy { way: Way::In, spi: None, ..policy });
             }
+            let of_all = Policy {
+                source: ip("0.0.0.0"),
+                destination: ip("0.0.0.0"),
+                way: Way::In,
+                spi: None,
+                ..policies[0]
+            };
+            batch.put_policy(&of_all);
+            xfrm.commit(batch).unwrap();
             let mut found = xfrm.policies().unwrap();
             found.sort_unstable();
-            assert_eq!(found.len(), 4);
+            assert_eq!(found.len(), 5);
+            assert!(found.contains(&of_all));
             assert!(
                 found.iter().filter(|policy| policy.way == Way::Out).all(|policy| policy.spi == Some(0x1002))
             );
+            let mut batch = XfrmBatch::new();
             for policy in found {
-                xfrm.delete_policy(&policy).unwrap();
+                batch.delete_policy(&policy);
+                batch.delete_policy(&policy);
             }
+            xfrm.commit(batch).expect("what is gone may be removed");
             assert_eq!(xfrm.policies().unwrap(), []);
         });
     }

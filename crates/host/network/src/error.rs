@@ -86,6 +86,15 @@ pub enum NetworkError {
         #[source]
         source: Arc<io::Error>,
     },
+    /// The network is encrypted, and this kernel cannot.
+    #[error("network {network} is encrypted, and the kernel of this node has no ESP with AES-GCM")]
+    NoEncryption {
+        /// Its name.
+        network: String,
+        /// What the kernel said.
+        #[source]
+        source: Arc<NetlinkError>,
+    },
     /// The network was shut down.
     #[error("the network is shut down")]
     Closed,

@@ -9,7 +9,8 @@ use std::thread::JoinHandle;
 
 use docker::NetworkInspect;
 use objects::{NodeId, ServiceId};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
+use wire::network::NetworkKey;
 use wire::session::Assignments;
 
 use crate::open;
@@ -33,6 +34,7 @@ struct Inner {
     requests: Option<mpsc::Sender<Request>>,
     wake: Arc<OwnedFd>,
     thread: Option<JoinHandle<()>>,
+    encryption_generation: watch::Receiver<u64>,
 }
 
 impl Network {
@@ -40,8 +42,12 @@ impl Network {
     /// before the first [`Network::release_hold`]. Blocks for a few milliseconds.
     pub fn open(config: NetworkConfig) -> Result<Self, OpenError> {
         let running = open::start(&config)?;
-        let inner =
-            Inner { requests: Some(running.requests), wake: running.wake, thread: Some(running.thread) };
+        let inner = Inner {
+            requests: Some(running.requests),
+            wake: running.wake,
+            thread: Some(running.thread),
+            encryption_generation: running.encryption_generation,
+        };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -165,6 +171,26 @@ impl Network {
     pub async fn tell(&self, node: &NodeId, told: Assignments) -> Result<(), NetworkError> {
         let (node, told) = (node.clone(), Box::new(told));
         self.ask(|reply| Request::Tell { node, told, reply }).await.unwrap_or(Err(NetworkError::Closed))
+    }
+
+    /// Takes in the keys of encrypted networks as a manager said them, all of them, the oldest first. They are in memory and in
+    /// the kernel, and nowhere else.
+    pub async fn tell_keys(&self, keys: Vec<NetworkKey>) {
+        self.finish("tell keys", |reply| Request::TellKeys(keys, reply)).await;
+    }
+
+    /// Names what the kernel holds of encrypted networks, now and when that changes: the managers have to know. Zero: the
+    /// kernel cannot encrypt.
+    #[must_use]
+    pub fn encryption_generation(&self) -> watch::Receiver<u64> {
+        self.inner.encryption_generation.clone()
+    }
+
+    /// Refuses a network of the swarm, by id, that is encrypted when the kernel cannot.
+    pub async fn check_encryption(&self, network: &str) -> Result<(), NetworkError> {
+        let network = network.to_owned();
+        let answer = self.ask(|reply| Request::CheckEncryption { network, reply }).await;
+        answer.unwrap_or(Err(NetworkError::Closed))
     }
 
     /// Forgets the swarm's networks, and takes the ports of all services away.

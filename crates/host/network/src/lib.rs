@@ -17,6 +17,7 @@ mod built_in;
 mod config;
 mod connect;
 mod create;
+mod encryption;
 mod endpoint;
 mod error;
 mod handle;
@@ -47,6 +48,7 @@ mod wanted;
 mod worker;
 
 pub use config::NetworkConfig;
+pub use encryption::Encryption;
 pub use endpoint::{
     AttachRequest, Attachment, ConnectRequest, Endpoint, EndpointAddress, Interface, MacvlanParent,
     NetworkFacts, NetworkJoin, SandboxMode, ServicePort,

@@ -13,7 +13,7 @@ use ipnet::Ipv4Net;
 use netlink::watch::Watch;
 use netplan::subnet;
 use rustix::event::{EventfdFlags, eventfd};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::built_in;
 use crate::create::{self, Defaults};
@@ -35,6 +35,7 @@ pub(crate) struct Running {
     pub(crate) requests: mpsc::Sender<Request>,
     pub(crate) wake: Arc<OwnedFd>,
     pub(crate) thread: JoinHandle<()>,
+    pub(crate) encryption_generation: watch::Receiver<u64>,
 }
 
 /// Starts the thread in the caller's network namespace.
@@ -80,8 +81,9 @@ pub(crate) fn start(config: &NetworkConfig) -> Result<Running, OpenError> {
         worker.kernel.want_bridge(&bridge.link, bridge.addresses(), bridge.mtu);
     }
     worker.swarm.begin(&mut worker.wanted);
+    let encryption_generation = worker.swarm.encryption().generation();
     let thread = std::thread::Builder::new().name("network".to_owned()).spawn(move || worker.run());
-    Ok(Running { requests, wake, thread: thread.map_err(OpenError::Thread)? })
+    Ok(Running { requests, wake, thread: thread.map_err(OpenError::Thread)?, encryption_generation })
 }
 
 /// Abstract socket names belong to a network namespace and vanish with the process: just the life of this lock.

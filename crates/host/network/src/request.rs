@@ -5,6 +5,7 @@
 use docker::NetworkInspect;
 use objects::{NodeId, ServiceId};
 use tokio::sync::oneshot::Sender;
+use wire::network::NetworkKey;
 use wire::session::Assignments;
 
 use crate::connect::Change;
@@ -34,7 +35,9 @@ pub(crate) enum Request {
     Names(String, Sender<Vec<ContainerNames>>),
     Facts(String, Sender<Option<NetworkFacts>>),
     Tell { node: NodeId, told: Box<Assignments>, reply: Sender<Result<(), NetworkError>> },
+    TellKeys(Vec<NetworkKey>, Sender<()>),
     LeaveSwarm(Sender<()>),
+    CheckEncryption { network: String, reply: Sender<Result<(), NetworkError>> },
     Plug { container_id: String, pid: u32, reply: Sender<Result<(), NetworkError>> },
     List(Sender<Vec<NetworkInspect>>),
     ShutdownRemove(Sender<bool>),

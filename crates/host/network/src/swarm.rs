@@ -5,7 +5,8 @@
 //! decides: the plans are `netplan`'s.
 //!
 //! ```text
-//!  managers ─► told ─┬─► netplan::overlay ─► Overlays     one namespace a network
+//!  managers ─► told ─┬─► netplan::encryption ► Encryption  associations and policies of the machine, before anything is sent
+//!                    ├─► netplan::overlay ─► Overlays     one namespace a network
 //!                    ├─► netplan::mesh ────► Mesh, published ports of the machine
 //!                    ├─► netplan::vip ─────► Vips         a table in each container's namespace
 //!                    └─► netplan::names ───► names/<id>   read by the containers' resolvers
@@ -29,6 +30,7 @@ use objects::{NetworkId, NodeId, ServiceId, Timestamp};
 use wire::network::NetworkView;
 use wire::session::Assignments;
 
+use crate::encryption::Encryption;
 use crate::endpoint::OverlayNetwork;
 use crate::ingress;
 use crate::kernel::VETH_PREFIX;
@@ -58,6 +60,7 @@ pub(crate) struct Swarm {
     names: NamesDir,
     /// The link between machine and ingress namespace, where all of its versions of IP are there.
     links: [LinkSubnet; 2],
+    encryption: Encryption,
     /// Networks that are not as they were told.
     doubtful: BTreeSet<NetworkId>,
     /// Containers in which the mesh has a side, by id.
@@ -84,6 +87,7 @@ impl Swarm {
             names: names_dir(&config.exec_root)?,
             links: config.mesh_subnets(),
             told,
+            encryption: Encryption::open(config.exec_root.join("encryption")),
             doubtful,
             behind_mesh: BTreeSet::new(),
             underlay: None,
@@ -119,10 +123,22 @@ impl Swarm {
             self.publish(wanted);
         }
         self.doubtful.extend(touched);
+        self.encryption.follow();
+    }
+
+    /// What the machine does for encrypted networks.
+    pub(crate) fn encryption(&mut self) -> &mut Encryption {
+        &mut self.encryption
+    }
+
+    /// Whether containers can be on a network, as far as its encryption goes.
+    pub(crate) fn check_encryption(&self, id: &NetworkId) -> Result<(), NetworkError> {
+        self.told.networks().get(id).map_or(Ok(()), |view| self.encryption.check(view))
     }
 
     /// Outside a swarm there are no such networks. Containers on them have ended.
     pub(crate) fn leave(&mut self, wanted: &mut Wanted) {
+        self.encryption.take_in_keys(Vec::new());
         for id in self.told.forget() {
             self.vips.forget_network(&id);
             self.enter(&id, wanted);
@@ -217,6 +233,7 @@ impl Swarm {
     /// Makes or repairs a network before a container joins it.
     pub(crate) fn ensure(&mut self, id: &str) -> Result<(), NetworkError> {
         let id = NetworkId::from(id);
+        self.check_encryption(&id)?;
         if self.doubtful.contains(&id) {
             self.apply_one(&id)?;
             self.doubtful.remove(&id);
@@ -227,7 +244,8 @@ impl Swarm {
     /// True when something is not as it was told.
     pub(crate) fn needs_work(&self) -> bool {
         let is_waiting = self.retry_at.is_some_and(|at| at > Instant::now());
-        !is_waiting && (self.retry_at.is_some() || !self.doubtful.is_empty() || !self.is_swept)
+        let is_doubtful = self.encryption.is_doubtful() || !self.doubtful.is_empty();
+        !is_waiting && (self.retry_at.is_some() || is_doubtful || !self.is_swept)
     }
 
     /// Judges an event of the machine's own namespace.
@@ -274,6 +292,13 @@ impl Swarm {
                 Err(error) => self.failed(&"left behind".into(), &error),
             }
         }
+        // Not before the last VXLAN of a network that is used no more is gone: what is left of it would send as it is.
+        if self.doubtful.is_empty()
+            && self.is_swept
+            && let Err(error) = self.encryption.apply(self.told.networks(), self.told.node())
+        {
+            self.failed(&"encryption".into(), &error);
+        }
         if !self.vips.repair() {
             self.retry_at = Some(now + RETRY_PAUSE);
         }
@@ -301,6 +326,14 @@ impl Swarm {
             return self.overlays.remove(&name);
         };
         let Some(own) = view.peers.get(self.told.node()) else { return Ok(()) };
+        if view.encrypted {
+            if self.encryption.check(&view).is_err() {
+                // Its containers are refused, and other networks go on.
+                return Ok(());
+            }
+            // Before anything is sent: nothing leaves a machine plain, not even while keys are not known.
+            self.encryption.apply(self.told.networks(), self.told.node())?;
+        }
         let underlay = self.underlay(own.data_path)?;
         let view = match view.ingress {
             true => ingress::here(&view, mtu(&view, underlay, self.told.node())).into_owned(),
@@ -426,6 +459,7 @@ impl Swarm {
         if self.look_at <= now {
             self.look_at = now + LOOK_EVERY;
             self.overlays.doubt_all();
+            self.encryption.doubt();
             self.doubtful.extend(self.told.networks().keys().cloned());
         }
     }
@@ -451,7 +485,8 @@ impl Swarm {
             tracing::warn!(error = &error as &dyn std::error::Error, "files of names are left");
         }
         self.mesh.remove()?;
-        self.overlays.keep_only(&BTreeSet::new())
+        self.overlays.keep_only(&BTreeSet::new())?;
+        self.encryption.remove_all()
     }
 }
 

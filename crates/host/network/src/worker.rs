@@ -75,6 +75,7 @@ impl Worker {
             }
             let more_events = self.read_events();
             let Some(batch) = self.take_requests() else {
+                self.swarm.save();
                 tracing::debug!(lock = ?self.lock, "network thread ends");
                 return;
             };
@@ -230,9 +231,11 @@ impl Worker {
                 self.status.is_held = false;
                 return Some(Reply::Outcome(reply));
             }
-            Request::Tell { .. } | Request::LeaveSwarm(_) | Request::Plug { .. } => {
-                return self.take_in_of_swarm(request);
-            }
+            Request::Tell { .. }
+            | Request::TellKeys(..)
+            | Request::LeaveSwarm(_)
+            | Request::CheckEncryption { .. }
+            | Request::Plug { .. } => return self.take_in_of_swarm(request),
             Request::Create(..)
             | Request::EnsureGatewayBridge(_)
             | Request::Remove(..)
@@ -255,6 +258,14 @@ impl Worker {
             Request::Tell { node, told, reply } => {
                 self.swarm.take_in(node, &told, &mut self.wanted);
                 Some(Reply::Outcome(reply))
+            }
+            Request::TellKeys(keys, reply) => {
+                self.swarm.encryption().take_in_keys(keys);
+                Some(Reply::Done(reply))
+            }
+            Request::CheckEncryption { network, reply } => {
+                let _ = reply.send(self.swarm.check_encryption(&network.as_str().into()));
+                None
             }
             Request::LeaveSwarm(reply) => {
                 self.swarm.leave(&mut self.wanted);

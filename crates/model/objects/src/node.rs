@@ -54,6 +54,9 @@ shape! {
         pub ingress: Option<NetworkAttachment>,
         /// Networks that its machine has by itself: routes, addresses, resolvers. No network of the swarm overlaps them.
         pub own_networks: Vec<IpNet>,
+        /// Names what its kernel holds of encrypted networks: a random number, another one when that was lost. Zero: its kernel
+        /// cannot encrypt.
+        pub encryption_generation: u64,
     }
 
     /// What a user asked a node to be.

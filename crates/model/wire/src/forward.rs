@@ -114,6 +114,9 @@ pub struct NodeOpens {
     /// Networks that its machine has by itself.
     #[serde(default)]
     pub own_networks: Vec<IpNet>,
+    /// Names what its kernel holds of encrypted networks; zero: it cannot encrypt.
+    #[serde(default)]
+    pub encryption_generation: u64,
     /// How far the node's clock is ahead of the manager's, in milliseconds; negative when it is behind.
     #[serde(default)]
     pub clock_offset_ms: i64,

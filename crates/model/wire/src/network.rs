@@ -69,6 +69,10 @@ pub struct PeerView {
     /// The node's own addresses on this network; only the ingress network has any.
     #[serde(default)]
     pub addresses: Vec<IpAddr>,
+    /// Names what its kernel holds of encrypted networks; zero: it cannot encrypt. Keys between two machines follow from the
+    /// numbers of both: what counts packets begins anew on both sides when one of them lost it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub encryption_generation: u64,
 }
 
 /// A container on a network.
@@ -185,6 +189,11 @@ pub fn apply(networks: &mut Networks, told: &Assignments) {
     }
 }
 
+// By reference, as serde asks.
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
 fn difference<K: Ord + Clone, V: PartialEq + Clone>(
     old: &BTreeMap<K, V>,
     new: &BTreeMap<K, V>,
@@ -211,9 +220,12 @@ mod tests {
     use proptest::prelude::*;
 
     fn peer() -> impl Strategy<Value = PeerView> {
-        (any::<u8>(), vec(any::<u8>(), 0..2)).prop_map(|(last, own)| PeerView {
-            data_path: IpAddr::from([192, 0, 2, last]),
-            addresses: own.into_iter().map(|last| IpAddr::from([10, 0, 0, last])).collect(),
+        (any::<u8>(), vec(any::<u8>(), 0..2), 0..2u64).prop_map(|(last, own, encryption_generation)| {
+            PeerView {
+                encryption_generation,
+                data_path: IpAddr::from([192, 0, 2, last]),
+                addresses: own.into_iter().map(|last| IpAddr::from([10, 0, 0, last])).collect(),
+            }
         })
     }
 

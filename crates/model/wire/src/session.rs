@@ -44,6 +44,8 @@ pub struct OpenRequest {
     pub now: Timestamp,
     /// Networks that its machine has by itself: routes, addresses, resolvers. Networks of the swarm keep clear of them.
     pub own_networks: Vec<IpNet>,
+    /// Names what its kernel holds of encrypted networks; zero: it cannot encrypt. See [`crate::network::PeerView`].
+    pub encryption_generation: u64,
     /// The session it had before, if its daemon is the same: it goes on with that one's name.
     pub resumes: Option<SessionId>,
 }

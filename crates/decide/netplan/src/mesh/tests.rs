@@ -8,6 +8,7 @@ fn view() -> NetworkView {
     let peer = |last: u8| PeerView {
         data_path: [192, 0, 2, last].into(),
         addresses: vec![[10, 0, 0, 10 + last].into(), format!("fd00::1{last}").parse().unwrap()],
+        encryption_generation: 0,
     };
     let endpoint = |node: &str, addresses: &[&str], is_serving| EndpointView {
         node: node.into(),
@@ -227,13 +228,14 @@ fn a_node_without_an_address_on_the_ingress_network_has_no_mesh() {
 
 #[test]
 fn no_two_peers_have_one_mark_and_none_has_zero() {
-    let peer = |ip: [u8; 4]| PeerView { data_path: ip.into(), addresses: vec![ip.into()] };
+    let peer =
+        |ip: [u8; 4]| PeerView { data_path: ip.into(), addresses: vec![ip.into()], encryption_generation: 0 };
     let all: BTreeMap<NodeId, PeerView> = [
         ("a".into(), peer([10, 1, 0, 5])),
         ("b".into(), peer([10, 2, 0, 5])),
         ("c".into(), peer([10, 3, 0, 6])),
         ("d".into(), peer([10, 3, 0, 0])),
-        ("e".into(), PeerView { data_path: [10, 0, 0, 1].into(), addresses: vec![] }),
+        ("e".into(), PeerView { addresses: vec![], ..peer([10, 0, 0, 1]) }),
     ]
     .into();
     let marks: Vec<_> = peers(all.iter()).into_iter().map(|(id, peer)| (id.to_string(), peer.mark)).collect();

@@ -5,7 +5,7 @@ use wire::network::PeerView;
 
 pub(crate) fn peer(last: u8, own: &[&str]) -> PeerView {
     let addresses = own.iter().map(|ip| ip.parse().unwrap()).collect();
-    PeerView { data_path: [192, 0, 2, last].into(), addresses }
+    PeerView { data_path: [192, 0, 2, last].into(), addresses, encryption_generation: last.into() }
 }
 
 pub(crate) fn endpoint(node: &str, addresses: &[&str]) -> EndpointView {
@@ -92,7 +92,10 @@ fn packets_inside_leave_room_for_what_is_put_around_them() {
     check(9000, "192.0.2.1", false, Some(1400), 1400);
     check(1400, "192.0.2.1", false, Some(1450), 1350);
     check(1500, "192.0.2.1", false, Some(0), 1450);
-    check(1500, "192.0.2.1", true, None, 1424);
+    check(1500, "192.0.2.1", true, None, 1416);
+    check(1500, "2001:db8::1", true, None, 1396);
+    check(1501, "192.0.2.1", true, None, 1416);
+    check(1504, "192.0.2.1", true, None, 1420);
     check(60, "192.0.2.1", false, None, 576);
 }
 

@@ -137,11 +137,6 @@ fn spec(request: NetworkCreateRequest) -> Result<NetworkSpec, ApiError> {
             "networks of the swarm without IPv4 are not supported".to_owned(),
         ));
     }
-    if request.options.contains_key(objects::ENCRYPTED_OPTION) {
-        // Never plain text under that name.
-        let text = "encrypted networks are not supported yet: leave out the option `encrypted`";
-        return Err(ApiError::Unimplemented(text.to_owned()));
-    }
     let driver = if request.driver.is_empty() { OVERLAY.to_owned() } else { request.driver };
     let ipam_options = request.ipam.map(ipam).transpose()?;
     let from = request.config_from.filter(|from| !from.network.is_empty());
@@ -195,10 +190,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_to_be_encrypted_is_refused_and_never_plain() {
-        let body = serde_json::json!({"Name": "net", "Driver": "overlay", "Options": {"encrypted": "true"}});
-        let request: NetworkCreateRequest = serde_json::from_value(body).expect("a request");
-        assert!(matches!(spec(request), Err(ApiError::Unimplemented(_))));
+    fn what_is_to_be_encrypted_is_so_whatever_the_value_says() {
+        for value in ["", "true"] {
+            let body =
+                serde_json::json!({"Name": "net", "Driver": "overlay", "Options": {"encrypted": value}});
+            let request: NetworkCreateRequest = serde_json::from_value(body).expect("a request");
+            let spec = spec(request).expect("it is supported");
+            assert!(objects::Network { spec, ..objects::Network::default() }.is_encrypted());
+        }
     }
 
     #[test]

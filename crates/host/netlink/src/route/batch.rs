@@ -3,31 +3,19 @@
 //! In: changes in the order in which they shall happen. Out: all of them tried, and the first refusal that matters. Unlike
 //! nf_tables, the kernel applies each on its own: what is refused does not stop what follows.
 
-use rustix::net::RecvFlags;
-
 use super::address::put_route;
 use super::neighbour::{self, ForwardingEntry, Neighbour};
 use super::policy::{self, PolicyRule};
 use super::{Route, RouteSocket};
 use crate::NetlinkError;
+use crate::batch::{Batch, never};
 use crate::socket;
-use crate::wire::{self, Encoder};
-
-/// chosen: a refusal takes about a kilobyte of the receive queue (208 KiB), and every message of a piece may be refused.
-const MESSAGES_AT_ONCE: usize = 100;
+use crate::wire::Encoder;
 
 /// Changes to be sent together.
 #[derive(Debug, Default)]
 pub struct RouteBatch {
-    changes: Vec<Change>,
-}
-
-#[derive(Debug)]
-struct Change {
-    operation: &'static str,
-    message: Encoder,
-    /// What is to go may be gone, what is to be added may be there.
-    is_done_when: fn(&NetlinkError) -> bool,
+    changes: Batch,
 }
 
 impl RouteBatch {
@@ -107,59 +95,14 @@ impl RouteBatch {
         is_done_when: fn(&NetlinkError) -> bool,
         build: impl FnOnce(&mut Encoder),
     ) {
-        let mut message = Encoder::new();
-        let mark = message.start(kind, flags | socket::REQUEST, 0);
-        build(&mut message);
-        message.finish(mark);
-        self.changes.push(Change { operation, message, is_done_when });
+        self.changes.push(operation, kind, flags, is_done_when, build);
     }
-}
-
-fn never(_: &NetlinkError) -> bool {
-    false
 }
 
 impl RouteSocket {
     /// Applies all changes. All are tried; the first refusal that matters is told: not that something to be deleted is gone,
     /// nor that something to be added is there.
     pub fn commit(&mut self, batch: RouteBatch) -> Result<(), NetlinkError> {
-        let mut changes = batch.changes;
-        let mut result = Ok(());
-        for piece in changes.chunks_mut(MESSAGES_AT_ONCE) {
-            result = result.and(self.commit_piece(piece)?);
-        }
-        result
-    }
-
-    /// The outer error: nobody knows what was done.
-    fn commit_piece(&mut self, piece: &mut [Change]) -> Result<Result<(), NetlinkError>, NetlinkError> {
-        const OPERATION: &str = "change neighbours and routes";
-        let Some(last) = piece.len().checked_sub(1) else { return Ok(Ok(())) };
-        let mut first = 0;
-        let mut bytes = Encoder::new();
-        for (position, change) in piece.iter_mut().enumerate() {
-            let sequence = self.socket.next_sequence();
-            first = if position == 0 { sequence } else { first };
-            // Only the last one is answered in any case; before it, only refusals are.
-            change.message.number(sequence, if position == last { socket::ACK } else { 0 });
-            bytes.raw(change.message.bytes());
-        }
-        self.socket.send(OPERATION, bytes.bytes())?;
-        let mut result = Ok(());
-        loop {
-            let datagram = self.socket.receive(RecvFlags::empty());
-            let datagram =
-                datagram.map_err(|e| NetlinkError::Receive { operation: OPERATION, source: e.into() })?;
-            for message in wire::messages(datagram).filter(socket::is_acknowledgement) {
-                let position = message.sequence.wrapping_sub(first) as usize;
-                let Some(change) = piece.get(position) else { continue };
-                let outcome = socket::outcome(change.operation, &message);
-                result =
-                    result.and(outcome.or_else(|e| if (change.is_done_when)(&e) { Ok(()) } else { Err(e) }));
-                if position == last {
-                    return Ok(result);
-                }
-            }
-        }
+        self.socket.commit("change neighbours and routes", batch.changes)
     }
 }

@@ -4,6 +4,8 @@
 
 #[cfg(test)]
 mod bridges;
+#[cfg(test)]
+mod encryption;
 mod mesh;
 #[cfg(test)]
 mod names;

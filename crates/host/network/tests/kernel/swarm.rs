@@ -124,7 +124,7 @@ impl Drop for Machine {
     }
 }
 
-fn connect(wire: &Space, space: &Space, number: u8) {
+pub(crate) fn connect(wire: &Space, space: &Space, number: u8) {
     let peer = space.fd.try_clone().unwrap();
     wire.run(move || {
         let mut route = RouteSocket::open().unwrap();
@@ -189,6 +189,7 @@ impl Swarm {
         let peer = |number: u8| PeerView {
             data_path: [192, 0, 2, number].into(),
             addresses: own.iter().map(|own| own(number)).collect(),
+            encryption_generation: number.into(),
         };
         let peers = (1..).zip(&self.machines).map(|(number, machine)| (machine.id.clone(), peer(number)));
         let view = NetworkView {
@@ -424,7 +425,7 @@ impl Swarm {
 }
 
 /// A bridge learns a little later that a port is usable; what is sent before is lost. To ask makes the kernel tell it.
-fn wait_for(links: &[&str]) {
+pub(crate) fn wait_for(links: &[&str]) {
     let start = std::time::Instant::now();
     let mut route = RouteSocket::open().unwrap();
     for name in links {
