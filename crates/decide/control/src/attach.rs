@@ -43,7 +43,7 @@ pub fn attach(
         return Err(RequestError::NotAttachable { name: network.spec.name.clone() });
     }
     let spec = Arc::new(spec(network, guest));
-    if let Some(known) = place(store, &network.id.to_string(), guest) {
+    if let Some(known) = place(store, network.id.as_str(), guest) {
         let is_same = known.spec == spec && known.internal.asked_addresses == guest.addresses;
         let next = || {
             let mut next = Task { spec: Arc::clone(&spec), ..(**known).clone() };

@@ -502,7 +502,8 @@ fn a_network_that_goes_sends_nothing_plain_on_its_way() {
     let Some(world) = World::new() else { return };
     world.tell_keys(0, 1);
     world.tell_keys(1, 1);
-    let plain_one = || view(PLAIN, 4098, &world.hosts);
+    // Told as changed, or it would not be looked at.
+    let plain_one = || NetworkView { attachable: true, ..view(PLAIN, 4098, &world.hosts) };
     let (stop, stopped) = mpsc::channel::<()>();
     let far: SocketAddr = format!("{FAR}:80").parse().unwrap();
     let sending = world.near().run(move || {

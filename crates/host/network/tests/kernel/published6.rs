@@ -42,6 +42,7 @@ fn view(is_serving: bool) -> NetworkView {
     let own = PeerView {
         data_path: MACHINE.parse().unwrap(),
         addresses: vec!["10.0.0.201".parse().unwrap(), NODE6.parse().unwrap()],
+        encryption_generation: 0,
     };
     let endpoint = EndpointView {
         node: node(),
