@@ -7,7 +7,7 @@ import time
 import pytest
 from conftest import IMAGE, figure
 from common import until
-from networks import PYTHON, VOLUMES, Asking, answers, ask, ask_on, ask_udp, in_task, outside, resolve, who
+from networks import HERE, PYTHON, VOLUMES, Asking, answers, ask, ask_on, ask_udp, in_task, outside, resolve, who
 
 
 def test_a_service_is_reached_by_its_name_from_every_machine(make):
@@ -244,6 +244,13 @@ def test_plain_containers_are_on_networks_that_let_them_in(make):
     assert places("db") == [first] and resolve(p, "n1", "web", "db") == [first]
     p.docker("n2", "restart", "--time", "0", "db")
     until(lambda: resolve(p, "n1", "web", "db") == places("db") != [], 10, "the name follows")
+    # A machine whose plug was pulled starts what is to restart, when it has found a manager.
+    p.docker("n2", "run", "--detach", "--name", "again", "--restart", "always", "--network", "open", IMAGE, "sleep", "1000")
+    p.kill("n2")
+    p.start("n2")
+    until(lambda: p.out("n2", "inspect", "--format", "{{.State.Running}}", "again", check=False) == "true", 30, "it runs again")
+    until(lambda: resolve(p, "n1", "web", "again") == places("again") != [], 10, "and is found")
+    p.docker("n2", "start", "db")
     # Connected and disconnected while it runs.
     p.docker("n2", "run", "--detach", "--name", "late", IMAGE, "sleep", "1000")
     p.docker("n2", "network", "connect", "open", "late")
@@ -251,7 +258,7 @@ def test_plain_containers_are_on_networks_that_let_them_in(make):
     p.docker("n2", "network", "disconnect", "open", "late")
     until(lambda: resolve(p, "n1", "web", "late") == [], 10, "it is gone")
     # What nobody needs any more goes, on the worker as well.
-    p.docker("n2", "rm", "--force", "db", "late")
+    p.docker("n2", "rm", "--force", "db", "late", "again")
     until(lambda: [peer["Name"] for peer in kept("open")] == ["n1"], 10, "the worker has left the network")
     until(lambda: not p.out("n2", "network", "ls", "--quiet", "--filter", "name=^open$"), 10, "and knows it no more")
     p.docker("n1", "service", "rm", "web")

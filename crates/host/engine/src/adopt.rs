@@ -18,7 +18,7 @@ use crate::cgroup_parents::CgroupParents;
 use crate::config::EngineConfig;
 use crate::container::record::Record;
 use crate::container::registry::Registry;
-use crate::container::start::{self, Cause};
+use crate::container::start;
 use crate::container::supervise::{self, End};
 use crate::container::{Container, Running, remove, resolver, stop};
 use crate::engine::{Engine, Inner, now};
@@ -362,13 +362,7 @@ async fn at_rest(engine: &Engine, container: &Arc<Container>, status: Status) {
     if auto_remove {
         remove::remove_or_retry(engine, container, true).await;
     } else if starts_with_daemon(policy, run.stopped_by_hand, run.exit_code, run.backoff.restarts()) {
-        let (engine, container) = (engine.clone(), Arc::clone(container));
-        let inner = Arc::clone(&engine.inner);
-        inner.tasks.spawn(async move {
-            if let Err(error) = start::start(&engine, &container, Cause::Policy).await {
-                tracing::warn!(container.id = %container.id, error = &error as &dyn std::error::Error, "not started");
-            }
-        });
+        engine.inner.tasks.spawn(start::start_by_policy(engine.clone(), Arc::clone(container)));
     }
 }
 

@@ -5,6 +5,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use shim::client::{RequestError, SpawnError, StartFailure};
 use shim::{Launch, ShimSpec};
@@ -25,6 +26,11 @@ use crate::watch::Status;
 /// Docker's words around what the runtime says about a program that can't be run.
 const RUNC_PREFIX: &str =
     "runc create failed: unable to start container process: error during container init: ";
+
+/// Between two attempts to start a container that waits for its swarm's network. chosen: machines that boot together find each
+/// other within seconds.
+const FIRST_WAIT: Duration = Duration::from_secs(1);
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
 /// Why a container is started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,6 +81,31 @@ pub(crate) async fn start(
         Err(error) => {
             not_started(engine, container, &error).await;
             Err(error)
+        }
+    }
+}
+
+/// Starts a container as its restart policy wants. Where the swarm whose network it is on cannot be reached, as after a power cut
+/// of all machines, it is tried again until it runs or somebody decides otherwise.
+pub(crate) async fn start_by_policy(engine: Engine, container: Arc<Container>) {
+    let mut wait = FIRST_WAIT;
+    loop {
+        match start(&engine, &container, Cause::Policy).await {
+            Ok(()) | Err(EngineError::NotModified) => return,
+            Err(error) => {
+                tracing::warn!(container.id = %container.id, error = &error as &dyn std::error::Error, "not started");
+                if !matches!(error, EngineError::NotAttached(_)) {
+                    return;
+                }
+            }
+        }
+        tokio::select! {
+            () = tokio::time::sleep(wait) => wait = LONGEST_WAIT.min(wait * 2),
+            () = engine.inner.shutdown.cancelled() => return,
+        }
+        let is_decided = container.live().record.run.stopped_by_hand;
+        if container.status() != Status::Exited || is_decided {
+            return;
         }
     }
 }

@@ -12,10 +12,9 @@ use shim::client::{Ended, Lost};
 use tokio_util::sync::CancellationToken;
 
 use super::record::Record;
-use super::start::{self, Cause};
+use super::start;
 use super::{Container, Running, remove};
 use crate::engine::{Engine, Inner, now};
-use crate::error::EngineError;
 use crate::files::{self, blocking};
 use crate::watch::Status;
 
@@ -192,12 +191,7 @@ pub(crate) fn restart_later(engine: &Engine, container: &Arc<Container>, delay: 
         if container.status() != Status::Restarting {
             return;
         }
-        match start::start(&engine, &container, Cause::Policy).await {
-            Ok(()) | Err(EngineError::NotModified) => {}
-            Err(error) => {
-                tracing::warn!(container.id = %container.id, error = &error as &dyn std::error::Error, "not restarted");
-            }
-        }
+        start::start_by_policy(engine.clone(), container).await;
     });
 }
 
