@@ -23,7 +23,7 @@ use wire::network::{EndpointView, NetworkKey, NetworkView, PeerView};
 use wire::session::{Assigned, Assignments};
 
 use crate::swarm::{connect, wait_for};
-use crate::world::{Conversation, Space};
+use crate::world::{Conversation, Space, unpin_all};
 
 /// In every answer: what must not be heard.
 const MARKER: &str = "plain-as-day";
@@ -113,10 +113,7 @@ impl Host {
 impl Drop for Host {
     fn drop(&mut self) {
         self.network = None;
-        // Mounts outlive the process.
-        for name in self.pins().names().unwrap() {
-            self.pins().remove(&name).unwrap();
-        }
+        unpin_all(&self.dir.path().join("exec/netns"));
     }
 }
 

@@ -12,13 +12,11 @@ use netlink::namespace;
 use netlink::route::{BridgePort, Mac, Namespace, RouteSocket, VethPair};
 use netplan::overlay::{namespace_name, port_name};
 use netplan::{LinkSubnet, MacAddress, MeshPlan, OverlayPlan, TaskSide, Underlay};
-use network::{
-    AttachRequest, Mesh, Namespaces, Network, NetworkConfig, NetworkJoin, Overlays, SandboxMode, Vips,
-};
+use network::{AttachRequest, Mesh, Network, NetworkConfig, NetworkJoin, Overlays, SandboxMode, Vips};
 use objects::{NetworkId, NodeId, PortConfig, PortProtocol, ServiceId};
 use wire::network::{EndpointView, NetworkNews, NetworkView, PeerView, ServiceView};
 
-use crate::world::Space;
+use crate::world::{Space, unpin_all};
 
 const UNDERLAY: Underlay = Underlay { mtu: 1500 };
 const MESH_LINK: &str = "sk-mesh";
@@ -116,11 +114,7 @@ impl Machine {
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        // Mounts outlive the process.
-        let namespaces = Namespaces::new(self.dir.path().join("netns"));
-        for name in namespaces.names().unwrap() {
-            namespaces.remove(&name).unwrap();
-        }
+        unpin_all(&self.dir.path().join("netns"));
     }
 }
 

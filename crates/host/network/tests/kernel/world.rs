@@ -6,14 +6,15 @@
 use std::io::{BufRead, BufReader, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::sync::mpsc;
 use std::time::Duration;
 
 use netlink::route::{Mac, Namespace, RouteSocket, VethPair};
 use netplan::table::Version;
 use network::{
-    AttachRequest, Attachment, Backend, BoundPort, Interface, Network, NetworkConfig, NetworkJoin,
-    NetworkSpec, PortRequest, Protocol, SandboxMode,
+    AttachRequest, Attachment, Backend, BoundPort, Interface, Namespaces, Network, NetworkConfig,
+    NetworkJoin, NetworkSpec, PortRequest, Protocol, SandboxMode,
 };
 
 type Job = Box<dyn FnOnce() + Send>;
@@ -172,6 +173,21 @@ pub(crate) struct World {
     pub(crate) runtime: tokio::runtime::Runtime,
     containers: std::cell::Cell<u32>,
     _dir: tempfile::TempDir,
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.network = None;
+        unpin_all(&self.config.exec_root.join("netns"));
+    }
+}
+
+/// Removes the namespaces that are pinned in a folder: mounts outlive the process.
+pub(crate) fn unpin_all(folder: &Path) {
+    let namespaces = Namespaces::new(folder.to_owned());
+    for name in namespaces.names().unwrap() {
+        namespaces.remove(&name).unwrap();
+    }
 }
 
 /// The machine's address towards the outside.
